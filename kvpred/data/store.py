@@ -1,0 +1,191 @@
+"""Where profiles lie on disk: ``<root>/compute/<device>/<model>/<method>/``, and Vidur's plain layout."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from kvpred.data.files import is_folder, replaced_folder, write_text
+from kvpred.data.profiles import (
+    SCHEMAS,
+    Columns,
+    Manifest,
+    Profile,
+    format_profile_table,
+    read_manifest,
+    read_profile_table,
+)
+from kvpred.errors import DataError, UsageError
+
+MANIFEST = "manifest.json"
+_COMPUTE = "compute"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileKey:
+    """What a profile's folder and manifest say it is about; None where they do not say.
+
+    Parameters
+    ----------
+    path : Path
+        The folder with the tables.
+    device, model, method : str or None
+    """
+
+    path: Path
+    device: str | None
+    model: str | None
+    method: str | None
+
+
+def find_profiles(root: Path | str, *, known_methods: Collection[str] = ()) -> list[ProfileKey]:
+    """List the profiles anywhere under a folder, in order of their paths.
+
+    Parameters
+    ----------
+    root : path
+    known_methods : collection of str
+        Bare method names. Without a manifest, they tell ``<model>/<method>`` from Vidur's ``<org>/<model>``.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist, or a manifest is broken.
+    """
+    root = Path(root)
+    if not is_folder(root):
+        raise DataError("no such folder", path=root)
+    folders = {path.parent for name in SCHEMAS for path in root.rglob(f"{name}.csv")}
+    return [
+        _key(folder, _manifest(folder), known_methods)
+        for folder in sorted(folders)
+        if not any(part.startswith(".") for part in folder.relative_to(root).parts)
+    ]
+
+
+def read_profile(
+    folder: Path | str,
+    *,
+    device: str | None = None,
+    model: str | None = None,
+    method: str | None = None,
+    known_methods: Collection[str] = (),
+) -> Profile:
+    """Read the profile in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``attention.csv``, ``mlp.csv`` or both, and perhaps ``manifest.json``.
+    device, model, method : str, optional
+        What folder names and manifest do not say, or say wrongly; they must not contradict a manifest.
+    known_methods : collection of str
+        See `find_profiles`.
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    DataError
+        If no table is there, a table is wrong, or device, model or method stay unknown.
+    """
+    folder = Path(folder)
+    files = [folder / f"{name}.csv" for name in SCHEMAS]
+    if not is_folder(folder):
+        raise DataError("no such folder; a profile is a folder with attention.csv and mlp.csv", path=folder)
+    if not any(file.exists() for file in files):
+        raise DataError("no profile here: neither attention.csv nor mlp.csv", path=folder)
+    manifest = _manifest(folder)
+    given = {"device": device, "model": model, "method": method}
+    if manifest is not None:
+        _check_against(manifest, given, folder)
+    methods = {*known_methods, method.partition(":")[0]} if method else known_methods
+    key = _key(folder, manifest, methods)
+    names = {name: value or getattr(key, name) for name, value in given.items()}
+    unknown = [f"--{name}" for name, value in names.items() if value is None]
+    if unknown:
+        raise DataError(f"the folder does not say everything: give {', '.join(unknown)}", path=folder)
+    tables: dict[str, Columns] = {
+        file.stem: read_profile_table(file) if file.exists() else {} for file in files
+    }
+    return Profile(
+        device=str(names["device"]),
+        model=str(names["model"]),
+        method=str(names["method"]),
+        attention=tables["attention"],
+        mlp=tables["mlp"],
+        manifest=manifest,
+        path=folder,
+    )
+
+
+def write_profile(root: Path | str, profile: Profile) -> Path:
+    """Write a profile under a root, replacing an older one of the same device, model and method in one step.
+
+    Returns
+    -------
+    Path
+        Its folder, ``<root>/compute/<device>/<model>/<method>``.
+
+    Raises
+    ------
+    UsageError
+        If a name cannot be a folder's, the profile is empty, or the place cannot be written to.
+    """
+    tables = profile.tables()
+    if not tables:
+        raise UsageError("the profile holds no table")
+    names = (profile.device, profile.model, profile.method)
+    folder = Path(root) / _COMPUTE
+    for name in names:
+        folder /= _as_path(name)
+    manifest = profile.manifest or Manifest(
+        device=profile.device,
+        model=profile.model,
+        method=profile.method.partition(":")[0],
+        method_params=profile.method,
+    )
+    if names != (manifest.device, manifest.model, manifest.method_params):
+        raise UsageError(f"the manifest is not about {', '.join(names)}")
+    with replaced_folder(folder) as draft:
+        for name, columns in tables.items():
+            write_text(draft / f"{name}.csv", format_profile_table(columns))
+        write_text(draft / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+def _as_path(name: str) -> PurePosixPath:
+    """Return a name as the folders it stands for (``org/model`` is two), none of them outside the root."""
+    path = PurePosixPath(name)
+    odd = path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name
+    if odd or not name.isprintable() or any(part.startswith(".") for part in path.parts):
+        raise UsageError(f"{name!r} cannot name a folder")
+    return path
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    path = folder / MANIFEST
+    return read_manifest(path) if path.exists() else None
+
+
+def _check_against(manifest: Manifest, given: dict[str, str | None], folder: Path) -> None:
+    says = {"device": manifest.device, "model": manifest.model, "method": manifest.method_params}
+    for name, value in given.items():
+        if value not in (None, says[name]):
+            raise DataError(
+                f"--{name} {value} contradicts the manifest, which says {says[name]}", path=folder / MANIFEST
+            )
+
+
+def _key(folder: Path, manifest: Manifest | None, known_methods: Collection[str]) -> ProfileKey:
+    if manifest is not None:
+        return ProfileKey(folder, manifest.device, manifest.model, manifest.method_params)
+    parts = folder.absolute().parts
+    below = parts[len(parts) - parts[::-1].index(_COMPUTE) :] if _COMPUTE in parts else ()
+    device, names = (below[0], list(below[1:])) if below else (None, [])
+    named = len(names) > 1 and names[-1].partition(":")[0] in known_methods
+    method = names.pop() if named else None
+    return ProfileKey(folder, device, "/".join(names) or None, method)

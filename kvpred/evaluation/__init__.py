@@ -1,0 +1,1 @@
+"""How far a prediction, or the data behind it, can be trusted."""

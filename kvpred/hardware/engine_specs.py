@@ -1,0 +1,163 @@
+"""The serving engines' memory facts: page size, reserve, prefill chunk, and which methods they execute."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from kvpred.errors import UsageError
+
+DEFAULT_RESERVE_BYTES = 2**30
+"""Assumed bytes beside weights, cache and activations: CUDA context, workspaces, graphs, about 1 GiB.
+
+An assumption, not a measurement: overridable wherever memory is predicted.
+"""
+
+_ALL_METHODS = (
+    "fp16", "kivi", "gear", "h2o", "streamingllm", "snapkv", "turboquant", "kv-int8", "kv-int4", "kv-fp8",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What a serving engine adds to the memory arithmetic.
+
+    Parameters
+    ----------
+    name : str
+        Name used on the command line, such as ``lmdeploy``.
+    title : str
+        The engine's own name.
+    block_tokens : int
+        Tokens in one page of its KV cache; 1 means that the cache is not paged.
+    reserve_bytes : int
+        Bytes it holds beside weights, cache and activations.
+    prefill_tokens : int or None
+        Most tokens that pass the layers at a time during prefill; None means the whole batch at once.
+    methods : tuple of str
+        Names of the compression methods it executes.
+    extra : str or None
+        The extra of kvpred that runs it; None if kvpred does not start it.
+    source : str
+        Where the numbers come from.
+    """
+
+    name: str
+    title: str
+    block_tokens: int
+    reserve_bytes: int
+    prefill_tokens: int | None
+    methods: tuple[str, ...]
+    extra: str | None
+    source: str
+
+
+_SPECS = (
+    EngineSpec(
+        name="lmdeploy",
+        title="LMDeploy TurboMind 0.6 with the compression methods of rethink-kv-compression",
+        block_tokens=64,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=8192,
+        methods=("fp16", "kivi", "gear", "h2o", "streamingllm"),
+        extra=None,
+        source="TurbomindEngineConfig's defaults: cache_block_seq_len=64, max_prefill_token_num=8192, and "
+        "cache_max_entry_count=0.8 of the memory left by the weights for the cache",
+    ),
+    EngineSpec(
+        name="transformers",
+        title="Hugging Face transformers with kvpred's caches",
+        block_tokens=1,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=None,
+        methods=_ALL_METHODS,
+        extra="profile",
+        source="generate() keeps one contiguous cache per layer and passes the whole prompt at once",
+    ),
+    EngineSpec(
+        name="openvino",
+        title="OpenVINO GenAI ContinuousBatchingPipeline (CPU)",
+        block_tokens=32,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=None,
+        methods=("fp16", "kv-int8", "kv-int4", "h2o", "snapkv"),
+        extra=None,
+        source="openvino-genai 2026.4: CPU pages of 32 tokens; KV_CACHE_PRECISION u8 and u4; "
+        "CacheEvictionConfig with SUM scores (h2o) and snapkv_window_size",
+    ),
+    EngineSpec(
+        name="llamacpp",
+        title="llama.cpp",
+        block_tokens=1,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=2048,
+        methods=("fp16", "kv-int8", "kv-int4"),
+        extra=None,
+        source="llama.cpp: cache_type_k/v f16, q8_0 and q4_0; logical batch n_batch=2048 by default",
+    ),
+    EngineSpec(
+        name="vllm",
+        title="vLLM",
+        block_tokens=16,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=8192,
+        methods=("fp16", "kv-fp8"),
+        extra=None,
+        source="vLLM CacheConfig.DEFAULT_BLOCK_SIZE=16, kv_cache_dtype fp8; max_num_batched_tokens is 8192 "
+        "by default when serving on a GPU of 70 GiB or more",
+    ),
+    EngineSpec(
+        name="sglang",
+        title="SGLang",
+        block_tokens=1,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=8192,
+        methods=("fp16", "kv-fp8"),
+        extra=None,
+        source="SGLang server arguments: page size 1, chunked prefill of 8192 tokens on 80 GB cards, "
+        "--kv-cache-dtype fp8_e4m3",
+    ),
+    EngineSpec(
+        name="openai",
+        title="Any server with OpenAI's HTTP interface",
+        block_tokens=1,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=None,
+        methods=_ALL_METHODS,
+        extra=None,
+        source="the server decides; no paging assumed",
+    ),
+)
+
+_CATALOGUE = {spec.name: spec for spec in _SPECS}
+
+
+def list_engine_specs() -> list[EngineSpec]:
+    """List the engines whose memory facts are known."""
+    return list(_CATALOGUE.values())
+
+
+def get_engine_spec(name: str) -> EngineSpec:
+    """Find an engine's memory facts by its name.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``lmdeploy``, upper and lower case alike.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> get_engine_spec("lmdeploy").block_tokens
+    64
+    """
+    key = name.strip().lower()
+    if key in _CATALOGUE:
+        return _CATALOGUE[key]
+    close = difflib.get_close_matches(key, _CATALOGUE, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UsageError(f"Engine {name[:80]!r} is not known.{hint} Known engines: {', '.join(_CATALOGUE)}.")

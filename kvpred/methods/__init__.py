@@ -1,0 +1,9 @@
+"""How the KV cache is compressed, on paper: parameters, exact bytes, attended tokens; one file per method."""
+
+from __future__ import annotations
+
+from kvpred.methods.base import Method
+from kvpred.methods.quantities import Floats, Heads, Ints, Traffic
+from kvpred.methods.registry import get_method, list_methods
+
+__all__ = ["Floats", "Heads", "Ints", "Method", "Traffic", "get_method", "list_methods"]

@@ -1,0 +1,131 @@
+"""Find methods by name: every file of this folder, and other packages' entry points ``kvpred.methods``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import kvpred.methods
+from kvpred.errors import UsageError
+from kvpred.methods.base import Method
+
+ENTRY_POINTS = "kvpred.methods"
+
+
+def list_methods() -> list[Method]:
+    """List every known method with its default parameters, by name.
+
+    Examples
+    --------
+    >>> [m.name for m in list_methods()][:3]
+    ['fp16', 'gear', 'h2o']
+    """
+    known = _own() | _foreign()
+    return [known[name]() for name in sorted(known)]
+
+
+def get_method(spec: str | Method) -> Method:
+    """Build a method from its name and parameters.
+
+    Parameters
+    ----------
+    spec : str or Method
+        Such as ``kivi`` or ``kivi:bits=2,group_size=32``; parameters not given take their defaults. A
+        method is returned as it is.
+
+    Returns
+    -------
+    Method
+        Its `spec` reads back to an equal method.
+
+    Raises
+    ------
+    UsageError
+        If the name or a parameter is unknown, or a value not allowed.
+
+    Examples
+    --------
+    >>> get_method("kivi:bits=2").spec
+    'kivi:bits=2,group_size=32,residual_length=128'
+    """
+    if isinstance(spec, Method):
+        return spec
+    name, _, text = spec.partition(":")
+    method = _find(name)
+    return method(**_parameters(method, text))
+
+
+def _find(name: str) -> type[Method]:
+    key = name.strip().lower().replace("_", "-")
+    if key in _own():
+        return _own()[key]
+    known = _own() | _foreign()
+    if key in known:
+        return known[key]
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UsageError(f"Method {name[:80]!r} is not known.{hint} Known methods: {', '.join(sorted(known))}.")
+
+
+def _parameters(method: type[Method], text: str) -> dict[str, Any]:
+    """Read ``a=1,b=2`` into values of the parameters' types."""
+    defaults = {field.name: field.default for field in fields(method)}
+    has = ", ".join(defaults) or "none"
+    found: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise UsageError(f"{method.name}: {item!r} is no parameter; write name=value, joined by commas.")
+        if key not in defaults:
+            raise UsageError(f"{method.name} has no parameter {key!r}; it has {has}.")
+        if key in found:
+            raise UsageError(f"{method.name}: parameter {key} is given twice.")
+        kind: Any = type(defaults[key])
+        try:
+            found[key] = kind(value)
+        except ValueError:
+            raise UsageError(f"{method.name}: {key}={value} must be of type {kind.__name__}.") from None
+    return found
+
+
+@cache
+def _own() -> dict[str, type[Method]]:
+    """Methods of this folder, by name."""
+    modules = [
+        importlib.import_module(f"{kvpred.methods.__name__}.{info.name}")
+        for info in pkgutil.iter_modules(kvpred.methods.__path__)
+        if f"{kvpred.methods.__name__}.{info.name}" != __name__
+    ]
+    return {method.name: method for module in modules for method in _defined_in(module)}
+
+
+def _defined_in(module: Any) -> Iterator[type[Method]]:
+    """Methods that a module defines itself and names."""
+    for value in vars(module).values():
+        own = isinstance(value, type) and value.__module__ == module.__name__
+        if own and issubclass(value, Method) and "name" in vars(value):
+            yield value
+
+
+@cache
+def _foreign() -> dict[str, type[Method]]:
+    """Methods of other packages, by name."""
+    return {method.name: method for method in map(_load, entry_points(group=ENTRY_POINTS))}
+
+
+def _load(entry: EntryPoint) -> type[Method]:
+    try:
+        method = entry.load()
+    except Exception as error:
+        raise UsageError(f"Entry point {entry.name} = {entry.value} cannot be loaded: {error}.") from error
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise UsageError(f"Entry point {entry.name} = {entry.value} is no subclass of kvpred.methods.Method.")
+    if method.name in _own():
+        raise UsageError(f"Entry point {entry.name} = {entry.value}: the name {method.name} is kvpred's own.")
+    return method

@@ -1,0 +1,1 @@
+"""From measurements to estimates: operators, throughput, memory, intervals, bundles."""

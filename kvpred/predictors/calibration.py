@@ -1,0 +1,206 @@
+"""Fit the step times of one model, device and engine from its runs alone, every method at once.
+
+fp16 is fitted first; each other method is then fitted as multipliers on fp16's coefficients, so the same
+code serves a method with a whole grid of runs, with two runs (few-shot), and with none (a copy of fp16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kvpred.data.sites import SiteTable
+from kvpred.errors import UsageError
+from kvpred.methods import get_method
+from kvpred.predictors.greybox import Array, StageFit, StageForm, StageSites, choose_form, fit_stage
+
+BASELINE = "fp16"
+# Relative noise of a run where no site was measured twice: the few percent that quiet servers show.
+ASSUMED_RUN_NOISE = 0.03
+# A method's own residuals are steadied by the pooled ones as if by three sites more.
+_STEADYING_SITES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StageFits:
+    """One stage of one engine: the form its time has, and each method's fit.
+
+    Parameters
+    ----------
+    form : StageForm
+    fits : mapping of str to StageFit
+        By full method string.
+    site_error : mapping of str to float
+        Relative standard deviation of a site's median about the fit (noise and lack of fit), by method.
+    run_noise : mapping of str to float
+        Relative standard deviation of one run about its site's median, by method.
+    typical_count : float
+        Runs per site (harmonic mean): how well measured the median is that `site_error` speaks of.
+    """
+
+    form: StageForm
+    fits: Mapping[str, StageFit]
+    site_error: Mapping[str, float]
+    run_noise: Mapping[str, float]
+    typical_count: float
+
+    def error(
+        self, method: str, *, bsz: ArrayLike, length: ArrayLike, count: ArrayLike | None = None
+    ) -> Array:
+        """Return the relative standard error of a site's median about its predicted time.
+
+        Parameters
+        ----------
+        method : str
+            Full method string.
+        bsz, length : array_like
+            As in `StageForm.terms`.
+        count : array_like, optional
+            Runs that the median is taken of; `typical_count` if not given.
+        """
+        leverage = self.fits[method].leverage(bsz=bsz, length=length)
+        runs = self.typical_count if count is None else np.asarray(count)
+        fewer = np.maximum(1.0 / runs - 1.0 / self.typical_count, 0.0)
+        return np.sqrt(self.site_error[method] ** 2 * (1.0 + leverage) + self.run_noise[method] ** 2 * fewer)
+
+
+def canonical(table: SiteTable) -> SiteTable:
+    """Return the table with every method written out with all its parameters."""
+    names, inverse = np.unique(table.method, return_inverse=True)
+    full = np.array([get_method(str(name)).spec for name in names])
+    return SiteTable(**{**{f: getattr(table, f) for f in table.__slots__}, "method": full[inverse]})
+
+
+def stage_lengths(table: SiteTable) -> Array:
+    """Return each site's length as the grey-box terms want it, shape (n_sites,).
+
+    For prefill the prompt length. For decode the tokens attended to, averaged over the steps that were timed.
+    """
+    length = table.prompt_len.astype(float)
+    for name in np.unique(table.method):
+        rows = np.flatnonzero((table.method == name) & (table.stage == "decode"))
+        length[rows] = mean_attended(
+            str(name), prompt_len=table.prompt_len[rows], output_len=table.output_len[rows]
+        )
+    return length
+
+
+def mean_attended(method: str, *, prompt_len: ArrayLike, output_len: ArrayLike) -> Array:
+    """Return the tokens that a decode step attends to, averaged over the steps of a generation.
+
+    Step i = 1 ... max(output_len - 1, 1) sees ``prompt_len + i - 1`` tokens.
+
+    Parameters
+    ----------
+    method : str
+        Full method string.
+    prompt_len, output_len : array_like of int
+        Tokens; they broadcast.
+
+    Returns
+    -------
+    array of float
+        Tokens per KV head, of the broadcast shape.
+
+    Examples
+    --------
+    >>> float(mean_attended("fp16", prompt_len=100, output_len=4))
+    101.0
+    """
+    compression = get_method(method)
+    prompts, outputs = np.broadcast_arrays(np.asarray(prompt_len), np.asarray(output_len))
+    pairs, inverse = np.unique(np.stack([prompts.ravel(), outputs.ravel()]), axis=1, return_inverse=True)
+    means = np.empty(pairs.shape[1])
+    for steps in np.unique(np.maximum(pairs[1] - 1, 1)):
+        (columns,) = np.nonzero(np.maximum(pairs[1] - 1, 1) == steps)
+        total = np.zeros(len(columns))
+        for chunk in np.array_split(np.arange(steps), -(-len(columns) * int(steps) // 4_000_000)):
+            prompt = pairs[0, columns][:, None]
+            total += np.sum(compression.attended_tokens(prompt + chunk, prompt_len=prompt), axis=1)
+        means[columns] = total / steps
+    return means[inverse].reshape(prompts.shape)
+
+
+def sites_of(table: SiteTable, lengths: Array, mask: NDArray[np.bool_]) -> StageSites:
+    """Return the masked rows of a table as the grey-box fit takes them."""
+    return StageSites(table.bsz[mask].astype(float), lengths[mask], table.time_s[mask])
+
+
+def fit_stage_methods(table: SiteTable, stage: str, *, train: NDArray[np.bool_] | None = None) -> StageFits:
+    """Choose the form of a stage and fit every method of a table.
+
+    Parameters
+    ----------
+    table : SiteTable
+        With canonical method strings; rows of other stages are ignored.
+    stage : {"prefill", "decode"}
+    train : array of bool, shape (n_sites,), optional
+        Rows to learn from; all, if not given. A method without training rows copies fp16.
+
+    Raises
+    ------
+    UsageError
+        If fp16 has too few sites.
+    """
+    lengths = stage_lengths(table)
+    rows = (table.stage == stage) & (True if train is None else train)
+    methods = [BASELINE, *sorted({str(name) for name in table.method} - {BASELINE})]
+    groups = {name: sites_of(table, lengths, rows & (table.method == name)) for name in methods}
+    if not len(groups[BASELINE].bsz):
+        raise UsageError(f"there are no {BASELINE} runs of {stage}; every method is fitted relative to them")
+    form = choose_form(stage, list(groups.values()))
+    baseline = fit_stage(form, groups[BASELINE])
+    fits = {
+        name: baseline if name == BASELINE else fit_stage(form, groups[name], prior=baseline)
+        for name in methods
+    }
+    return StageFits(
+        form,
+        fits,
+        site_error=_site_errors(fits, groups),
+        run_noise={name: _run_noise(table, rows, name) for name in methods},
+        typical_count=float(1.0 / np.mean(1.0 / table.count[rows])),
+    )
+
+
+def _site_errors(fits: Mapping[str, StageFit], groups: Mapping[str, StageSites]) -> dict[str, float]:
+    """Estimate each method's site error from its residuals, steadied by those of all methods."""
+    squares = {
+        name: float(np.sum(np.log(sites.time_s / fits[name].times(bsz=sites.bsz, length=sites.length)) ** 2))
+        for name, sites in groups.items()
+    }
+    freedom = {name: max(len(sites.bsz) - len(fits[name].coef), 0) for name, sites in groups.items()}
+    whole = [name for name in groups if freedom[name]]
+    pooled = sum(squares[n] for n in whole) / max(sum(freedom[n] for n in whole), 1)
+    if not whole:
+        pooled = ASSUMED_RUN_NOISE**2
+    return {
+        name: float(np.sqrt((squares[name] + _STEADYING_SITES * pooled) / (freedom[name] + _STEADYING_SITES)))
+        for name in groups
+    }
+
+
+def _run_noise(table: SiteTable, rows: NDArray[np.bool_], method: str) -> float:
+    """Pool the spread of repeats over a method's sites, or over all if its own were measured once each."""
+    for mask in (rows & (table.method == method), rows):
+        repeated = mask & (table.count > 1)
+        if repeated.any():
+            freedom = (table.count - 1)[repeated]
+            return float(np.sqrt(np.average(table.spread[repeated] ** 2, weights=freedom)))
+    return ASSUMED_RUN_NOISE
+
+
+def predict_sites(fits: StageFits, table: SiteTable, mask: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return predicted times in seconds and relative standard errors (`StageFits.error`) of the masked rows."""
+    lengths = stage_lengths(table)
+    times, errors = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    for name, fit in fits.fits.items():
+        rows = mask & (table.method == name)
+        if rows.any():
+            bsz, length = table.bsz[rows], lengths[rows]
+            times[rows] = fit.times(bsz=bsz, length=length)
+            errors[rows] = fits.error(name, bsz=bsz, length=length, count=table.count[rows])
+    return times[mask], errors[mask]

@@ -1,0 +1,249 @@
+"""The grey-box form of one step's time: a fixed cost and a few device terms, all of them physical.
+
+``time = (fixed^p + (sum_k coef_k * term_k)^p)^(1/p)`` with non-negative coefficients in seconds, where
+
+- decode: terms ``bsz`` and ``bsz * attended`` (tokens of KV cache that the step reads), and, where the runs
+  ask for it, a hinge ``max(bsz - h, 0)``;
+- prefill: terms ``bsz * prompt_len`` (linear layers) and ``bsz * prompt_len^2`` (attention).
+
+The overlap ``p`` says how much of the fixed cost (launching kernels from the host) hides behind the device's
+work: 1 adds the two, 2 hides most of the smaller one, as a roofline with a rounded knee does. The time is
+homogeneous of degree one in the coefficients, so ``time = sum_k coef_k * d time / d coef_k`` exactly (Euler)
+and each term has a share of the time; the shares are what the few-shot fit and the planner work with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kvpred.errors import UsageError
+from kvpred.predictors.nnls import nnls
+
+Array = NDArray[np.float64]
+
+STAGES = ("prefill", "decode")
+OVERLAPS = (1.0, 2.0)
+
+# A method's coefficients are pulled toward fp16's: multipliers are expected within 15 % of one and a site's
+# median to carry 3 % of noise and lack of fit, so the ridge weighs (3 / 15)^2.
+PRIOR_STRENGTH = (0.03 / 0.15) ** 2
+_MAX_ITERATIONS = 200
+# Burnham and Anderson, Model Selection (2002), section 2.6: a difference of 4 to 7 is considerable support.
+_EVIDENCE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class StageForm:
+    """Which terms a stage's time is made of.
+
+    Parameters
+    ----------
+    stage : {"prefill", "decode"}
+    overlap : float
+        The exponent p.
+    hinge : int or None
+        Batch size above which decode steps take an extra cost per sequence.
+    """
+
+    stage: str
+    overlap: float = 1.0
+    hinge: int | None = None
+
+    def terms(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
+        """Return the terms, shape (n, n_terms), of batches of ``bsz`` sequences.
+
+        ``length`` is the prompt length for prefill and the attended tokens per sequence for decode.
+        """
+        batch, tokens = np.broadcast_arrays(np.asarray(bsz, dtype=float), np.asarray(length, dtype=float))
+        one = np.ones_like(batch)
+        if self.stage == "prefill":
+            columns = [one, batch * tokens, batch * tokens**2]
+        else:
+            columns = [one, batch, batch * tokens]
+            if self.hinge is not None:
+                columns.append(np.maximum(batch - self.hinge, 0.0))
+        return np.stack(columns, axis=-1)
+
+    def times(self, terms: Array, coef: Array) -> Array:
+        """Return the time in seconds of each row of terms."""
+        fixed, device = terms[..., 0] * coef[0], terms[..., 1:] @ coef[1:]
+        if self.overlap == 1.0:
+            return np.asarray(fixed + device)
+        return np.asarray((fixed**self.overlap + device**self.overlap) ** (1.0 / self.overlap))
+
+    def slopes(self, terms: Array, coef: Array) -> Array:
+        """Return ``d time / d coef``, shape as ``terms``; times the coefficients it sums to the time."""
+        if self.overlap == 1.0:
+            return terms
+        time = self.times(terms, coef)[..., None]
+        device = (terms[..., 1:] @ coef[1:])[..., None]
+        power = self.overlap - 1.0
+        return np.concatenate(
+            [
+                terms[..., :1] * (terms[..., :1] * coef[0] / time) ** power,
+                terms[..., 1:] * (device / time) ** power,
+            ],
+            axis=-1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StageFit:
+    """A fitted form: its coefficients and what they leave uncertain.
+
+    Parameters
+    ----------
+    form : StageForm
+    coef : array, shape (n_terms,)
+        Seconds per unit of each term.
+    covariance : array, shape (n_terms, n_terms)
+        Of the coefficients, per unit of relative site noise squared.
+    """
+
+    form: StageForm
+    coef: Array
+    covariance: Array
+
+    def times(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
+        """Return times in seconds."""
+        return self.form.times(self.form.terms(bsz=bsz, length=length), self.coef)
+
+    def shares(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
+        """Return each term's share of the time, shape (n, n_terms); they sum to one."""
+        terms = self.form.terms(bsz=bsz, length=length)
+        slopes = self.form.slopes(terms, self.coef)
+        return slopes * self.coef / self.form.times(terms, self.coef)[..., None]
+
+    def leverage(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
+        """Return the relative variance of the predicted time per unit of site noise squared."""
+        terms = self.form.terms(bsz=bsz, length=length)
+        relative = self.form.slopes(terms, self.coef) / self.form.times(terms, self.coef)[..., None]
+        variance: Array = np.einsum("...i,ij,...j->...", relative, self.covariance, relative)
+        return variance
+
+
+@dataclass(frozen=True, slots=True)
+class StageSites:
+    """Sites of one method and stage: aligned arrays, shape (n_sites,).
+
+    Parameters
+    ----------
+    bsz : array
+        Sequences in the batch.
+    length : array
+        Prompt length for prefill, attended tokens per sequence for decode.
+    time_s : array
+        Seconds of the whole prefill or of one decode step.
+    """
+
+    bsz: Array
+    length: Array
+    time_s: Array
+
+    def select(self, mask: NDArray[np.bool_] | NDArray[np.int64]) -> StageSites:
+        """Return the sites that a mask or an array of indices picks."""
+        return StageSites(self.bsz[mask], self.length[mask], self.time_s[mask])
+
+
+def fit_stage(form: StageForm, sites: StageSites, *, prior: StageFit | None = None) -> StageFit:
+    """Fit one stage of one method to the times of its sites.
+
+    Least squares of the relative error with coefficients of at least zero; with a prior, each coefficient is
+    pulled toward the prior's by a ridge on its multiplier (`PRIOR_STRENGTH`). A coefficient that is zero in
+    the prior may grow by what the prior's own data could hide: its standard error there.
+
+    Parameters
+    ----------
+    form : StageForm
+    sites : StageSites
+        May be empty where there is a prior.
+    prior : StageFit, optional
+        fp16's fit of the same form.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer sites than terms and no prior.
+    """
+    terms, time_s = form.terms(bsz=sites.bsz, length=sites.length), sites.time_s
+    n_sites, n_terms = terms.shape
+    if prior is None and n_sites < n_terms:
+        raise UsageError(f"{form.stage} has {n_sites} sites; without a prior at least {n_terms} are needed")
+    scale = _prior_scale(prior) if prior is not None else np.zeros(n_terms)
+    pull = np.sqrt(PRIOR_STRENGTH) * np.diag(1.0 / scale) if prior is not None else np.zeros((0, n_terms))
+    target = np.concatenate([np.ones(n_sites), pull @ prior.coef if prior is not None else np.zeros(0)])
+    coef = prior.coef if prior is not None else _first_guess(terms, time_s)
+    for iteration in range(_MAX_ITERATIONS):
+        design = np.concatenate([form.slopes(terms, coef) / time_s[:, None], pull])
+        solved = nnls(design, target)
+        if form.overlap == 1.0 or np.allclose(solved, coef, rtol=1e-9, atol=0.0):
+            coef = solved
+            break
+        damping = 0.5 if iteration < _MAX_ITERATIONS // 2 else 0.1
+        coef = np.maximum(
+            coef + damping * (solved - coef), 1e-12 * np.max(time_s) * (np.arange(n_terms) == 0)
+        )
+    design = np.concatenate([form.slopes(terms, coef) / time_s[:, None], pull])
+    return StageFit(form, coef, np.linalg.pinv(design.T @ design, rcond=1e-14, hermitian=True))
+
+
+def _prior_scale(prior: StageFit) -> Array:
+    """Return how far each coefficient may wander from the prior: its own size or its standard error."""
+    hidden = 0.03 * np.sqrt(np.diag(prior.covariance))
+    return np.where(prior.coef > 0, prior.coef, np.maximum(hidden, 1e-15))
+
+
+def _first_guess(terms: Array, time_s: Array) -> Array:
+    """Return the additive fit, with a fixed part that is never quite zero so that overlap can act on it."""
+    coef = nnls(terms / time_s[:, None], np.ones(len(time_s)))
+    coef[0] = max(coef[0], 0.01 * float(np.min(time_s)))
+    return coef
+
+
+def candidate_forms(stage: str, bsz: Array) -> list[StageForm]:
+    """Return the forms worth trying, the default first.
+
+    By default prefill overlaps (launches run ahead of the device) and decode does not (a step waits for the
+    token that the last one sampled). The others: the opposite, and for decode a hinge at an inner batch size.
+    """
+    default = 2.0 if stage == "prefill" else 1.0
+    inner = sorted({int(size) for size in bsz})[1:-1] if stage == "decode" else []
+    forms = [StageForm(stage, overlap, hinge) for overlap in OVERLAPS for hinge in (None, *inner)]
+    return sorted(forms, key=lambda form: (form.overlap != default, form.hinge is not None))
+
+
+def choose_form(stage: str, groups: Sequence[StageSites]) -> StageForm:
+    """Return the default form, or the one that the sites prefer by a clear margin of Akaike's criterion.
+
+    Parameters
+    ----------
+    stage : {"prefill", "decode"}
+    groups : sequence of StageSites
+        The sites of each method, fp16's first: form is a property of the engine, so all have a say. Only
+        training sites belong here; the choice is made anew inside each fold.
+    """
+    forms = candidate_forms(stage, groups[0].bsz)
+    best, least = forms[0], np.inf
+    for form in forms:
+        if len(groups[0].bsz) < 2 + form.terms(bsz=1, length=1).size:
+            continue
+        criterion = _akaike(form, groups) + (_EVIDENCE if form is not forms[0] else 0.0)
+        if criterion < least:
+            best, least = form, criterion
+    return best
+
+
+def _akaike(form: StageForm, groups: Sequence[StageSites]) -> float:
+    baseline = fit_stage(form, groups[0])
+    fits = [baseline, *(fit_stage(form, sites, prior=baseline) for sites in groups[1:])]
+    squares = [
+        (fit.times(bsz=g.bsz, length=g.length) / g.time_s - 1) ** 2
+        for fit, g in zip(fits, groups, strict=True)
+    ]
+    mean = float(np.mean(np.concatenate(squares)))
+    n_sites = sum(len(sites.bsz) for sites in groups)
+    return n_sites * float(np.log(mean + 1e-12)) + 2.0 * np.count_nonzero(baseline.coef)

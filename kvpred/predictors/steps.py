@@ -1,0 +1,199 @@
+"""Times of a batch's prefill and decode step, each with its interval and the basis it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvpred.errors import NotCoveredError
+from kvpred.methods import Method, get_method
+from kvpred.predictors.calibration import BASELINE, StageFits, mean_attended
+from kvpred.predictors.crossval import conformal_quantile
+from kvpred.predictors.greybox import Array, StageFit
+from kvpred.predictors.predictor import Predictor, StageCalibration
+from kvpred.predictors.scaling import TRANSFER_LOG_ERROR, Place, host_share, split_fixed, transfer
+
+BASES = ("calibrated", "profiled", "transferred", "roofline")
+
+# Speed of compressed against 16-bit caches in published measurements (25 sources for decode, 19 for prefill;
+# each source weighs the same): 5th and 95th percentile. Read on 2026-11 from public issues, pull requests and
+# docs of vLLM, SGLang, LMDeploy, TensorRT-LLM, llama.cpp, MLX, ExLlama and others.
+FIELD_SPEEDUP = {"decode": (0.29, 1.54), "prefill": (0.72, 1.48)}
+
+# Another model, device or parallelism may halve or double the host's share of a step; another engine may
+# change it fourfold. Stated assumptions: no public runs of one engine on two devices were at hand.
+HOST_DOUBT = np.log(2.0)
+ENGINE_DOUBT = np.log(4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A batch whose times are asked for: arrays of one shape.
+
+    Parameters
+    ----------
+    bsz, prompt_len, output_len : array of int
+    """
+
+    bsz: NDArray[np.int64]
+    prompt_len: NDArray[np.int64]
+    output_len: NDArray[np.int64]
+
+    @property
+    def mean_kv_len(self) -> Array:
+        """Tokens in the cache before a decode step, averaged over the steps."""
+        return self.prompt_len + (np.maximum(self.output_len - 1, 1) - 1) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Times in seconds of one stage, with their interval.
+
+    Parameters
+    ----------
+    time_s, low_s, high_s : array
+    in_domain : array of bool
+    """
+
+    time_s: Array
+    low_s: Array
+    high_s: Array
+    in_domain: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What an estimate of a method at a place rests on.
+
+    Parameters
+    ----------
+    basis : {"calibrated", "profiled", "transferred", "roofline"}
+    measured : bool
+        Whether the method itself has runs at the predictor's own place.
+    same_place, same_engine : bool
+        Whether the question is about the predictor's own place and engine.
+    """
+
+    basis: str
+    measured: bool
+    same_place: bool
+    same_engine: bool
+
+
+def coverage(predictor: Predictor, method: Method, place: Place, engine: str) -> Coverage:
+    """Tell what an estimate would rest on."""
+    measured = method.spec in predictor.methods
+    same_place, same_engine = place == predictor.place, engine == predictor.engine
+    if measured and same_engine:
+        basis = "calibrated" if same_place else "transferred"
+    else:
+        basis = "roofline"
+    return Coverage(basis, measured, same_place, same_engine)
+
+
+def step_times(
+    predictor: Predictor, stage: str, method: Method, place: Place, engine: str, *, query: Query, level: float
+) -> StepTimes:
+    """Return one stage's times.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    stage : {"prefill", "decode"}
+    method : Method
+    place : Place
+        What to predict for; other than the predictor's own, the fits are scaled by bytes and FLOPs.
+    engine : str
+    query : Query
+    level : float
+        Share of measured medians that the interval is to contain, between 0 and 1.
+
+    Raises
+    ------
+    NotCoveredError
+        If the place lacks a number that the scaling needs.
+    """
+    known = coverage(predictor, method, place, engine)
+    calibration = predictor.stages[stage]
+    fits = calibration.fits if known.same_place else transfer(calibration.fits, predictor.place, place)
+    name = method.spec if known.measured else BASELINE
+    length = _length(stage, method if known.measured else get_method(BASELINE), query)
+    time_s = fits.fits[name].times(bsz=query.bsz, length=length)
+    width = _log_half_width(calibration, fits, name, query=query, stage=stage, length=length, level=level)
+    if not (known.same_place and known.same_engine):
+        doubt = HOST_DOUBT if known.same_engine else ENGINE_DOUBT
+        extra = _at_level(TRANSFER_LOG_ERROR, level)
+        width = np.sqrt(width**2 + extra**2) + doubt * host_share(fits, name, place, times=time_s)
+    low_s, high_s = time_s * np.exp(-width), time_s * np.exp(width)
+    if not known.measured:
+        slowest, fastest = FIELD_SPEEDUP[stage]
+        low_s, high_s = low_s / fastest, high_s / slowest
+        time_s = time_s + _ideal_difference_s(stage, method, place, fits, query=query, length=length)
+        low_s, high_s = np.minimum(low_s, time_s), np.maximum(high_s, time_s)
+    inside = calibration.domain.contains(bsz=query.bsz, length=_axis(stage, query))
+    return StepTimes(time_s, low_s, high_s, inside & known.same_place & known.same_engine & known.measured)
+
+
+def _axis(stage: str, query: Query) -> Array:
+    return query.prompt_len.astype(float) if stage == "prefill" else query.mean_kv_len
+
+
+def _length(stage: str, method: Method, query: Query) -> Array:
+    if stage == "prefill":
+        return query.prompt_len.astype(float)
+    return mean_attended(method.spec, prompt_len=query.prompt_len, output_len=query.output_len)
+
+
+def _log_half_width(
+    calibration: StageCalibration,
+    fits: StageFits,
+    name: str,
+    *,
+    query: Query,
+    stage: str,
+    length: Array,
+    level: float,
+) -> Array:
+    """Return the conformal half-width of the log time, grown by the doublings outside the domain."""
+    if not len(calibration.scores):
+        raise NotCoveredError("this bundle was fitted without held-out sites, so it states no intervals")
+    score = conformal_quantile(calibration.scores, level)
+    outside = calibration.domain.octaves_outside(bsz=query.bsz, length=_axis(stage, query))
+    return score * fits.error(name, bsz=query.bsz, length=length) * (1.0 + calibration.growth_per_octave * outside)
+
+
+def _at_level(log_error_90: float, level: float) -> float:
+    """Rescale a 90 % error bound to another level as a normal distribution would."""
+    quantile = NormalDist().inv_cdf
+    return log_error_90 * quantile((1 + level) / 2) / quantile(0.95)
+
+
+def _ideal_difference_s(
+    stage: str, method: Method, place: Place, fits: StageFits, *, query: Query, length: Array
+) -> Array:
+    """Return the seconds that a method's bytes and FLOPs would add to fp16's time (negative: save).
+
+    Each of both is the larger of bytes / bandwidth and FLOPs / peak, at the efficiency of fp16's own fit. The
+    upkeep runs beside no other work.
+    """
+    efficiency = split_fixed(fits, place).efficiency
+    seconds = []
+    for compression in (method, get_method(BASELINE)):
+        if stage == "prefill":
+            traffic = compression.prefill_traffic(place.model, prompt_len=query.prompt_len, tp=place.tp)
+            bytes_s = (traffic.read_bytes + traffic.write_bytes) / place.bandwidth
+            seconds.append(bytes_s + traffic.flops / place.peak_flops)
+        else:
+            kv_len = np.rint(query.mean_kv_len).astype(np.int64)
+            traffic = compression.decode_traffic(place.model, kv_len=kv_len, prompt_len=query.prompt_len, tp=place.tp)
+            bytes_s = (traffic.read_bytes + traffic.write_bytes) / place.bandwidth
+            seconds.append(np.maximum(bytes_s, traffic.flops / place.peak_flops))
+    return np.asarray(query.bsz * (seconds[0] - seconds[1]) / efficiency)
+
+
+def stage_fit(predictor: Predictor, stage: str, method: str) -> StageFit:
+    """Return the fit of a measured method; for reports and tests."""
+    return predictor.stages[stage].fits.fits[method]

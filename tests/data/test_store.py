@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kvpred.data.collectives import read_collectives
+from kvpred.data.profiles import Manifest, Profile
+from kvpred.data.store import find_profiles, read_profile, write_profile
+from kvpred.errors import DataError, UsageError
+
+
+def test_written_profile_is_read_back_the_same(tmp_path: Path, small_profile: Profile) -> None:
+    folder = write_profile(tmp_path, small_profile)
+    assert folder == tmp_path / "compute" / "a6000" / "org" / "tiny" / "kivi:bits=4"
+    read = read_profile(folder)
+    assert (read.device, read.model, read.method) == ("a6000", "org/tiny", "kivi:bits=4")
+    for name, table in small_profile.tables().items():
+        for column, values in table.items():
+            np.testing.assert_array_equal(read.tables()[name][column], values)
+
+
+def test_rewriting_replaces_the_whole_profile(tmp_path: Path, small_profile: Profile) -> None:
+    write_profile(tmp_path, small_profile)
+    folder = write_profile(tmp_path, replace(small_profile, attention={}))
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "mlp.csv"]
+    assert [path.name for path in folder.parent.iterdir()] == ["kivi:bits=4"]
+
+
+def test_find_lists_every_profile_with_what_it_is_about(tmp_path: Path, small_profile: Profile) -> None:
+    write_profile(tmp_path, small_profile)
+    write_profile(tmp_path, replace(small_profile, method="fp16"))
+    keys = find_profiles(tmp_path)
+    assert [(key.device, key.model, key.method) for key in keys] == [
+        ("a6000", "org/tiny", "fp16"),
+        ("a6000", "org/tiny", "kivi:bits=4"),
+    ]
+
+
+def bare(tmp_path: Path, small_profile: Profile, *, place: str) -> Path:
+    """Put the tables alone, without manifest, at a place."""
+    written = write_profile(tmp_path / "store", small_profile)
+    (written / "manifest.json").unlink()
+    shutil.copytree(written, tmp_path / place)
+    return tmp_path / place
+
+
+def test_vidurs_plain_layout_names_device_and_model(tmp_path: Path, small_profile: Profile) -> None:
+    folder = bare(tmp_path, small_profile, place="compute/a40/meta-llama/Llama-2-7b-hf")
+    with pytest.raises(DataError, match=r"give --method$"):
+        read_profile(folder)
+    read = read_profile(folder, method="fp16")
+    assert (read.device, read.model, read.method) == ("a40", "meta-llama/Llama-2-7b-hf", "fp16")
+
+
+def test_known_methods_tell_model_and_method_from_org_and_model(
+    tmp_path: Path, small_profile: Profile
+) -> None:
+    folder = bare(tmp_path, small_profile, place="compute/a40/llama-2-7b/kivi:bits=2")
+    read = read_profile(folder, known_methods={"kivi"})
+    assert (read.model, read.method) == ("llama-2-7b", "kivi:bits=2")
+
+
+def test_folder_that_says_nothing_needs_every_option(tmp_path: Path, small_profile: Profile) -> None:
+    folder = bare(tmp_path, small_profile, place="artifact/Llama-2-7b-kivi")
+    with pytest.raises(DataError, match="give --device, --model, --method"):
+        read_profile(folder)
+    assert read_profile(folder, device="a6000", model="llama-2-7b", method="kivi").method == "kivi"
+
+
+def test_option_that_contradicts_the_manifest_is_refused(tmp_path: Path, small_profile: Profile) -> None:
+    folder = write_profile(tmp_path, small_profile)
+    with pytest.raises(DataError, match="--device a100 contradicts the manifest, which says a6000"):
+        read_profile(folder, device="a100")
+
+
+def test_profile_without_attention_is_read(tmp_path: Path, small_profile: Profile) -> None:
+    folder = write_profile(tmp_path, replace(small_profile, attention={}))
+    assert read_profile(folder).attention == {}
+
+
+def test_folder_without_tables_and_missing_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither attention\.csv nor mlp\.csv"):
+        read_profile(tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        read_profile(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no such folder"):
+        find_profiles(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("model", ["../escape", "/root", "", "a//b", ".hidden", "a\nb"])
+def test_names_never_lead_out_of_the_store(tmp_path: Path, small_profile: Profile, model: str) -> None:
+    with pytest.raises(UsageError, match="cannot name a folder"):
+        write_profile(tmp_path / "store", replace(small_profile, model=model))
+    assert not list(tmp_path.iterdir())
+
+
+def test_empty_profile_and_foreign_manifest_are_not_written(tmp_path: Path, small_profile: Profile) -> None:
+    foreign = Manifest(model="other", device="a6000", method="kivi", method_params="kivi:bits=4")
+    with pytest.raises(UsageError, match="no table"):
+        write_profile(tmp_path, replace(small_profile, attention={}, mlp={}))
+    with pytest.raises(UsageError, match="not about"):
+        write_profile(tmp_path, replace(small_profile, manifest=foreign))
+
+
+def test_vidurs_own_profiles_are_found_and_read(shared_data: Path) -> None:
+    keys = find_profiles(shared_data / "vidur")
+    assert [key.device for key in keys] == ["a100", "a40", "h100"]
+    assert {key.model for key in keys} == {"meta-llama/Llama-2-7b-hf"}
+    assert len(read_profile(keys[1].path, method="fp16").mlp["num_tokens"]) == 1044
+
+
+def test_published_collectives_are_read(shared_data: Path) -> None:
+    times = read_collectives(shared_data / "vidur" / "network" / "a100_dgx")
+    assert {name: len(table.size_bytes) for name, table in times.items()} == {
+        "all_reduce": 6958,
+        "send_recv": 1988,
+    }
