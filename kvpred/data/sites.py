@@ -72,6 +72,15 @@ class SiteTable:
         decode = self.prompt_len + (np.maximum(self.output_len - 1, 1) - 1) / 2
         return np.where(self.stage == "decode", decode, 0.0)
 
+    @classmethod
+    def empty(cls) -> SiteTable:
+        """Return a table without sites."""
+        floats, integers, texts = np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype="U1")
+        return cls(
+            *(texts, texts), *(integers,) * 3, *(floats,) * 2, count=integers, spread=floats, labels=integers,
+            moved=integers,
+        )  # fmt: skip
+
     def select(self, mask: NDArray[np.bool_] | NDArray[np.int64]) -> SiteTable:
         """Return the sites that a mask or an array of indices picks."""
         return SiteTable(**{name: getattr(self, name)[mask] for name in SITE_COLUMNS})

@@ -157,6 +157,37 @@ def write_profile(root: Path | str, profile: Profile) -> Path:
     return folder
 
 
+def export_vidur(root: Path | str, profile: Profile, *, model: str | None = None) -> Path:
+    """Write a profile in Vidur's plain layout, replacing an older one of device and model in one step.
+
+    Parameters
+    ----------
+    root : path
+        Vidur's profiling folder.
+    profile : Profile
+    model : str, optional
+        The model's name as Vidur knows it, such as ``meta-llama/Llama-2-7b-hf``; the profile's, if not given.
+
+    Returns
+    -------
+    Path
+        Its folder, ``<root>/compute/<device>/<model>``: that layout has no place for a method.
+
+    Raises
+    ------
+    UsageError
+        If a name cannot be a folder's, the profile is empty, or the place cannot be written to.
+    """
+    tables = profile.tables()
+    if not tables:
+        raise UsageError("the profile holds no table")
+    folder = Path(root) / _COMPUTE / _as_path(profile.device) / _as_path(model or profile.model)
+    with replaced_folder(folder) as draft:
+        for name, columns in tables.items():
+            write_text(draft / f"{name}.csv", format_profile_table(columns))
+    return folder
+
+
 def _as_path(name: str) -> PurePosixPath:
     """Return a name as the folders it stands for (``org/model`` is two), none of them outside the root."""
     path = PurePosixPath(name)

@@ -61,6 +61,44 @@ def get_method(spec: str | Method) -> Method:
     return method(**_parameters(method, text))
 
 
+def split_methods(text: str) -> list[str]:
+    """Split a list of method strings whose parameters hold commas too.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``h2o,kivi:bits=2,group_size=32,fp16``, or ``all``.
+
+    Returns
+    -------
+    list of str
+        One string per method, in the order given, each once.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or a parameter comes before any method.
+
+    Examples
+    --------
+    >>> split_methods("h2o,kivi:bits=2,group_size=32,fp16")
+    ['h2o', 'kivi:bits=2,group_size=32', 'fp16']
+    """
+    if text.strip().lower() == "all":
+        return [method.name for method in list_methods()]
+    found: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if "=" in part and ":" not in part:
+            if not found:
+                raise UsageError(f"{part!r} is a parameter without a method; write method:name=value.")
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    if not found:
+        raise UsageError("no method named; see `kvpred methods`.")
+    return list(dict.fromkeys(found))
+
+
 def _find(name: str) -> type[Method]:
     key = name.strip().lower().replace("_", "-")
     if key in _own():

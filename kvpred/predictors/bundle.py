@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from kvpred._version import __version__
-from kvpred.data.files import read_text, replaced_folder, write_text
-from kvpred.data.sites import read_site_table, write_site_table
+from kvpred.data.files import is_folder, read_text, replaced_folder, write_text
+from kvpred.data.sites import SiteTable, read_site_table, write_site_table
 from kvpred.errors import DataError
 from kvpred.hardware import DeviceSpec, LinkSpec
 from kvpred.models import ModelSpec
-from kvpred.predictors.calibration import StageFits
+from kvpred.predictors.calibration import BASELINE, Profiles, StageFits
 from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import StageFit, StageForm
 from kvpred.predictors.predictor import Predictor, StageCalibration
 from kvpred.predictors.scaling import Place
 
+if TYPE_CHECKING:
+    from kvpred.predictors.profiled import ProfiledStep
+
 SCHEMA_VERSION = 1
-_INDEX, _SITES = "bundle.json", "sites.csv"
+_INDEX, _SITES, _OPERATORS = "bundle.json", "sites.csv", "operators"
 
 
 def save(predictor: Predictor, folder: Path | str) -> None:
@@ -36,7 +39,8 @@ def save(predictor: Predictor, folder: Path | str) -> None:
         Replaced as a whole if it is a bundle already.
     """
     with replaced_folder(folder) as draft:
-        write_site_table(draft / _SITES, predictor.sites)
+        if len(predictor.sites):
+            write_site_table(draft / _SITES, predictor.sites)
         index: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "kvpred_version": __version__,
@@ -47,7 +51,12 @@ def save(predictor: Predictor, folder: Path | str) -> None:
             "provenance": predictor.provenance,
             "stages": {name: _stage_to_json(stage) for name, stage in predictor.stages.items()},
             "accuracy": predictor.accuracy,
-            "files": {_SITES: _digest((draft / _SITES).read_bytes())},
+            "profiles": _save_profiles(predictor, draft),
+        }
+        index["files"] = {
+            path.relative_to(draft).as_posix(): _digest(path.read_bytes())
+            for path in sorted(draft.rglob("*"))
+            if path.is_file()
         }
         index["digest"] = _digest(_canonical(index))
         write_text(draft / _INDEX, json.dumps(index, indent=1) + "\n")
@@ -68,25 +77,27 @@ def load(folder: Path | str) -> Predictor:
     """
     root = Path(folder)
     path = root / _INDEX
-    if not path.is_file():
-        raise DataError(f"no predictor bundle: there is no {_INDEX} in it; `kvpred train` makes one", path=root)
+    if not (is_folder(root) and path.is_file()):
+        raise DataError(
+            f"no predictor bundle: there is no {_INDEX} in it; `kvpred train` makes one", path=root
+        )
     try:
         index = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON ({error.msg}); the bundle is truncated or damaged", path=path, row=error.lineno) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON ({error}); the bundle is truncated or damaged", path=path) from None
     version = index.get("schema_version") if isinstance(index, dict) else None
     if not isinstance(version, int):
         raise DataError("not a predictor bundle: it states no schema_version", path=path)
     if version > SCHEMA_VERSION:
         raise DataError(
-            f"the bundle has schema version {version}, this kvpred {__version__} reads up to {SCHEMA_VERSION}: "
-            f"upgrade kvpred or train the bundle again",
+            f"the bundle has schema version {version}, this kvpred {__version__} reads up to "
+            f"{SCHEMA_VERSION}: upgrade kvpred or train the bundle again",
             path=path,
         )
-    _check_digests(root, index)
     try:
+        _check_digests(root, index)
         return _from_json(root, index)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
         raise DataError(f"not a valid bundle of schema version {version}: {error!r}", path=path) from None
 
 
@@ -95,11 +106,13 @@ def _check_digests(root: Path, index: dict[str, Any]) -> None:
     if index.get("digest") != _digest(_canonical(stated)):
         raise DataError("the bundle was changed after it was written; train it again", path=root / _INDEX)
     for name, digest in index["files"].items():
-        path = root / Path(name).name
+        path = root / name
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise DataError(f"the bundle names a file outside itself: {name}", path=root / _INDEX)
         if not path.is_file():
             raise DataError("the bundle lacks this file; it is incomplete", path=path)
         if _digest(path.read_bytes()) != digest:
-            raise DataError("this file of the bundle was changed after it was written; train it again", path=path)
+            raise DataError("this file was changed after the bundle was written; train it again", path=path)
 
 
 def _canonical(index: dict[str, Any]) -> bytes:
@@ -110,10 +123,34 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _save_profiles(predictor: Predictor, draft: Path) -> dict[str, Any]:
+    """Write each method's profiled operators into a folder of its own; return how to put them together."""
+    saved: dict[str, Any] = {}
+    for number, (name, profile) in enumerate(sorted(predictor.profiles.items())):
+        step = cast("ProfiledStep", profile)
+        place = f"{_OPERATORS}/{number:02d}"
+        step.own.to_state(draft / place)
+        saved[name] = {"operators": place, "n_layers": step.n_layers, "cold": step.cold}
+    return saved
+
+
+def _load_profiles(root: Path, saved: dict[str, Any]) -> Profiles:
+    if not saved:
+        return {}
+    from kvpred.predictors.operators import OperatorSet
+    from kvpred.predictors.profiled import ProfiledStep
+
+    sets = {name: OperatorSet.from_state(root / entry["operators"]) for name, entry in saved.items()}
+    return {
+        name: ProfiledStep(sets[BASELINE], sets[name], int(entry["n_layers"]), bool(entry["cold"]))
+        for name, entry in saved.items()
+    }
+
+
 def _stage_to_json(stage: StageCalibration) -> dict[str, Any]:
     fits = stage.fits
     return {
-        "form": asdict(fits.form),
+        "form": {"stage": fits.form.stage, "overlap": fits.form.overlap, "hinge": fits.form.hinge},
         "methods": {
             name: {
                 "coef": fit.coef.tolist(),
@@ -125,18 +162,22 @@ def _stage_to_json(stage: StageCalibration) -> dict[str, Any]:
         },
         "typical_count": fits.typical_count,
         "domain": stage.domain.corners.tolist(),
-        "scores": [round(float(score), 6) for score in stage.scores],
+        "scores": stage.scores.tolist(),
         "growth_per_octave": stage.growth_per_octave,
     }
 
 
-def _stage_from_json(stage: dict[str, Any]) -> StageCalibration:
-    form = StageForm(**stage["form"])
+def _stage_from_json(stage: dict[str, Any], profiles: Profiles) -> StageCalibration:
+    form = StageForm(**stage["form"], profile=profiles.get(BASELINE))
     methods = stage["methods"]
     fits = StageFits(
         form=form,
         fits={
-            name: StageFit(form, np.array(entry["coef"]), np.array(entry["covariance"]))
+            name: StageFit(
+                replace(form, profile=profiles.get(name, form.profile)),
+                np.array(entry["coef"]),
+                np.array(entry["covariance"]),
+            )
             for name, entry in methods.items()
         },
         site_error={name: float(entry["site_error"]) for name, entry in methods.items()},
@@ -153,12 +194,13 @@ def _stage_from_json(stage: dict[str, Any]) -> StageCalibration:
 
 def _from_json(root: Path, index: dict[str, Any]) -> Predictor:
     device = dict(index["device"])
+    profiles = _load_profiles(root, index["profiles"])
     link = LinkSpec(**device.pop("link")) if device["link"] else device.pop("link")
     return Predictor(
         place=Place(ModelSpec(**index["model"]), DeviceSpec(**device, link=link), int(index["tp"])),
         engine=str(index["engine"]),
-        stages={name: _stage_from_json(stage) for name, stage in index["stages"].items()},
-        sites=read_site_table(root / _SITES),
+        stages={name: _stage_from_json(stage, profiles) for name, stage in index["stages"].items()},
+        sites=read_site_table(root / _SITES) if _SITES in index["files"] else SiteTable.empty(),
         provenance=str(index["provenance"]),
         accuracy=index["accuracy"],
     )

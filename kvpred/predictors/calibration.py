@@ -7,7 +7,7 @@ code serves a method with a whole grid of runs, with two runs (few-shot), and wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,9 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
 from kvpred.methods import get_method
-from kvpred.predictors.greybox import Array, StageFit, StageForm, StageSites, choose_form, fit_stage
+from kvpred.predictors.greybox import (
+    Array,
+    DeviceTimes,
+    StageFit,
+    StageForm,
+    StageSites,
+    choose_form,
+    fit_stage,
+)
 
 BASELINE = "fp16"
+Profiles = Mapping[str, DeviceTimes]
 # Relative noise of a run where no site was measured twice: the few percent that quiet servers show.
 ASSUMED_RUN_NOISE = 0.03
 # A method's own residuals are steadied by the pooled ones as if by three sites more.
@@ -111,16 +120,18 @@ def mean_attended(method: str, *, prompt_len: ArrayLike, output_len: ArrayLike) 
     101.0
     """
     compression = get_method(method)
-    prompts, outputs = np.broadcast_arrays(np.asarray(prompt_len), np.asarray(output_len))
-    pairs, inverse = np.unique(np.stack([prompts.ravel(), outputs.ravel()]), axis=1, return_inverse=True)
-    means = np.empty(pairs.shape[1])
-    for steps in np.unique(np.maximum(pairs[1] - 1, 1)):
-        (columns,) = np.nonzero(np.maximum(pairs[1] - 1, 1) == steps)
-        total = np.zeros(len(columns))
-        for chunk in np.array_split(np.arange(steps), -(-len(columns) * int(steps) // 4_000_000)):
-            prompt = pairs[0, columns][:, None]
+    steps = np.maximum(np.asarray(output_len, dtype=np.int64) - 1, 1)
+    prompts, steps = np.broadcast_arrays(np.asarray(prompt_len, dtype=np.int64), steps)
+    span = steps.max(initial=0) + 1
+    pairs, inverse = np.unique(prompts.ravel() * span + steps.ravel(), return_inverse=True)
+    pair_prompt, pair_steps = np.divmod(pairs, span)
+    means = np.empty(len(pairs))
+    for n_steps in np.unique(pair_steps):
+        (rows,) = np.nonzero(pair_steps == n_steps)
+        prompt, total = pair_prompt[rows][:, None], np.zeros(len(rows))
+        for chunk in np.array_split(np.arange(n_steps), -(-len(rows) * int(n_steps) // 4_000_000)):
             total += np.sum(compression.attended_tokens(prompt + chunk, prompt_len=prompt), axis=1)
-        means[columns] = total / steps
+        means[rows] = total / n_steps
     return means[inverse].reshape(prompts.shape)
 
 
@@ -129,7 +140,9 @@ def sites_of(table: SiteTable, lengths: Array, mask: NDArray[np.bool_]) -> Stage
     return StageSites(table.bsz[mask].astype(float), lengths[mask], table.time_s[mask])
 
 
-def fit_stage_methods(table: SiteTable, stage: str, *, train: NDArray[np.bool_] | None = None) -> StageFits:
+def fit_stage_methods(
+    table: SiteTable, stage: str, *, train: NDArray[np.bool_] | None = None, profiles: Profiles | None = None
+) -> StageFits:
     """Choose the form of a stage and fit every method of a table.
 
     Parameters
@@ -139,6 +152,8 @@ def fit_stage_methods(table: SiteTable, stage: str, *, train: NDArray[np.bool_] 
     stage : {"prefill", "decode"}
     train : array of bool, shape (n_sites,), optional
         Rows to learn from; all, if not given. A method without training rows copies fp16.
+    profiles : mapping of str to DeviceTimes, optional
+        Profiled operators by full method string, fp16's among them; methods without their own take fp16's.
 
     Raises
     ------
@@ -151,10 +166,12 @@ def fit_stage_methods(table: SiteTable, stage: str, *, train: NDArray[np.bool_] 
     groups = {name: sites_of(table, lengths, rows & (table.method == name)) for name in methods}
     if not len(groups[BASELINE].bsz):
         raise UsageError(f"there are no {BASELINE} runs of {stage}; every method is fitted relative to them")
-    form = choose_form(stage, list(groups.values()))
+    profiles = profiles or {}
+    form = choose_form(stage, list(groups.values()), profile=profiles.get(BASELINE))
     baseline = fit_stage(form, groups[BASELINE])
+    own = {name: replace(form, profile=profiles.get(name, form.profile)) for name in methods}
     fits = {
-        name: baseline if name == BASELINE else fit_stage(form, groups[name], prior=baseline)
+        name: baseline if name == BASELINE else fit_stage(own[name], groups[name], prior=baseline)
         for name in methods
     }
     return StageFits(
@@ -194,7 +211,7 @@ def _run_noise(table: SiteTable, rows: NDArray[np.bool_], method: str) -> float:
 
 
 def predict_sites(fits: StageFits, table: SiteTable, mask: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return predicted times in seconds and relative standard errors (`StageFits.error`) of the masked rows."""
+    """Return the masked rows' predicted times in seconds and relative errors (`StageFits.error`)."""
     lengths = stage_lengths(table)
     times, errors = np.full(len(table), np.nan), np.full(len(table), np.nan)
     for name, fit in fits.fits.items():

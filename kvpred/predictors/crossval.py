@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvpred.data.sites import SiteTable
-from kvpred.predictors.calibration import fit_stage_methods, predict_sites
+from kvpred.errors import UsageError
+from kvpred.predictors.calibration import Profiles, fit_stage_methods, predict_sites
 from kvpred.predictors.greybox import Array
 
 Mask = NDArray[np.bool_]
@@ -49,15 +50,16 @@ def folds(table: SiteTable, split: str, *, seed: int = 0) -> Iterator[tuple[Mask
     ----------
     split : str
         ``lengths``: each prompt length once, at every batch size. ``batches``: each batch size once.
-        ``largest batch``: the largest, from all smaller ones. ``random rows``: five random fifths, which
-        leaves neighbours of every site in the training set: for comparison only.
+        ``largest batch``: each stage's largest, from all smaller ones. ``random rows``: five random fifths,
+        which leaves neighbours of every site in the training set: for comparison only.
     """
     everything = np.ones(len(table), dtype=bool)
     if split == "random rows":
         fifth = np.random.default_rng(seed).permutation(len(table)) % 5
         groups = [fifth == k for k in range(5)]
     elif split == "largest batch":
-        groups = [table.bsz == table.bsz.max()]
+        largest = {stage: table.bsz[table.stage == stage].max() for stage in np.unique(table.stage)}
+        groups = [table.bsz == np.array([largest[stage] for stage in table.stage])]
     else:
         axis = table.prompt_len if split == "lengths" else table.bsz
         groups = [axis == value for value in np.unique(axis)]
@@ -65,21 +67,42 @@ def folds(table: SiteTable, split: str, *, seed: int = 0) -> Iterator[tuple[Mask
         yield everything & ~test, test
 
 
-def hold_out(table: SiteTable, stage: str, split: str, *, seed: int = 0) -> HeldOut:
+def hold_out(
+    table: SiteTable, stage: str, split: str, *, seed: int = 0, profiles: Profiles | None = None
+) -> HeldOut:
     """Predict every site of a stage from folds that do not contain it.
 
-    The form is chosen and every coefficient fitted inside each training fold.
+    The form is chosen and every coefficient fitted inside each training fold. A fold that leaves fp16 fewer
+    sites than terms is passed over.
+
+    Raises
+    ------
+    UsageError
+        If that leaves no fold.
     """
     parts: list[tuple[NDArray[Any], ...]] = []
-    for number, (train, test) in enumerate(folds(table, split, seed=seed)):
-        test = test & (table.stage == stage)
-        if not test.any():
-            continue
-        time_s, error = predict_sites(fit_stage_methods(table, stage, train=train), table, test)
-        rows = np.flatnonzero(test)
-        score = np.abs(np.log(table.time_s[rows] / time_s)) / error
-        parts.append((rows, np.full(len(rows), number), time_s, error, score))
+    for number, (train, group) in enumerate(folds(table, split, seed=seed)):
+        test = group & (table.stage == stage)
+        judged = _judge(table, stage, train=train, test=test, profiles=profiles)
+        if judged:
+            parts.append((np.flatnonzero(test), np.full(len(judged[0]), number), *judged))
+    if not parts:
+        raise UsageError(f"too few {stage} sites to hold {split} out and fit the others")
     return HeldOut(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _judge(
+    table: SiteTable, stage: str, *, train: Mask, test: Mask, profiles: Profiles | None
+) -> tuple[Array, Array, Array] | None:
+    """Return times, errors and scores of the test rows as `HeldOut` has them; None if they cannot be had."""
+    if not test.any():
+        return None
+    try:
+        fits = fit_stage_methods(table, stage, train=train, profiles=profiles)
+    except UsageError:
+        return None
+    time_s, error = predict_sites(fits, table, test)
+    return time_s, error, np.abs(np.log(table.time_s[test] / time_s)) / error
 
 
 def conformal_quantile(scores: Array, level: float) -> float:
@@ -92,7 +115,9 @@ def conformal_quantile(scores: Array, level: float) -> float:
     return float(ordered[min(int(np.ceil((len(ordered) + 1) * level)), len(ordered)) - 1])
 
 
-def growth_per_octave(table: SiteTable, stage: str, *, level: float = 0.9) -> float:
+def growth_per_octave(
+    table: SiteTable, stage: str, *, level: float = 0.9, profiles: Profiles | None = None
+) -> float:
     """Measure how the conformal score grows with each doubling beyond the measured range.
 
     Trains on the sites up to (or from) each inner batch size and length and predicts all sites beyond, one to
@@ -102,27 +127,37 @@ def growth_per_octave(table: SiteTable, stage: str, *, level: float = 0.9) -> fl
     -------
     float
         Growth of the interval's half-width per octave, relative to its width inside the range; at least 0.
+
+    Raises
+    ------
+    UsageError
+        If there are too few sites to hold lengths out.
     """
-    inside = conformal_quantile(hold_out(table, stage, "lengths").score, level)
-    scores: dict[int, list[float]] = {}
-    for axis in (table.bsz, table.prompt_len):
-        values = np.unique(axis)
-        for cut in values[1:-1]:
-            for train, beyond, edge in ((axis <= cut, axis > cut, cut), (axis >= cut, axis < cut, cut)):
-                test = beyond & (table.stage == stage)
-                if len(np.unique(axis[train & (table.stage == stage)])) < 2:
-                    continue
-                time_s, error = predict_sites(fit_stage_methods(table, stage, train=train), table, test)
-                score = np.abs(np.log(table.time_s[test] / time_s)) / error
-                distance = np.rint(np.abs(np.log2(axis[test] / edge))).astype(int)
-                for octaves, value in zip(distance, score, strict=True):
-                    scores.setdefault(int(octaves), []).append(float(value))
+    inside = conformal_quantile(hold_out(table, stage, "lengths", profiles=profiles).score, level)
+    scores: list[Array] = []
+    octaves: list[Array] = []
+    for train, test, distance in _beyond(table, stage):
+        judged = _judge(table, stage, train=train, test=test, profiles=profiles)
+        if judged:
+            scores.append(judged[2])
+            octaves.append(distance[test])
+    score, octave = (np.concatenate(parts) if parts else np.zeros(0) for parts in (scores, octaves))
     needed = [
-        (conformal_quantile(np.array(values), level) / inside - 1.0) / octaves
-        for octaves, values in scores.items()
-        if octaves > 0 and len(values) >= 10
+        (conformal_quantile(score[octave == n], level) / inside - 1.0) / n
+        for n in np.unique(octave)
+        if n > 0 and np.count_nonzero(octave == n) >= 10
     ]
-    return max(0.0, *needed) if needed else 0.0
+    return float(max(0.0, *needed)) if needed else 0.0
+
+
+def _beyond(table: SiteTable, stage: str) -> Iterator[tuple[Mask, Mask, Array]]:
+    """Yield masks on either side of inner batch sizes and lengths, with all rows' octaves from there."""
+    rows = table.stage == stage
+    for axis in (table.bsz, table.prompt_len):
+        for cut in np.unique(axis)[1:-1]:
+            for train in (axis <= cut, axis >= cut):
+                if len(np.unique(axis[train & rows])) > 1:
+                    yield train, ~train & rows, np.rint(np.abs(np.log2(axis / cut)))
 
 
 def score_by_fold(held: HeldOut, level: float) -> Mapping[int, float]:

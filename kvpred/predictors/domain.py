@@ -34,19 +34,25 @@ class Domain:
     def contains(self, *, bsz: ArrayLike, length: ArrayLike) -> NDArray[np.bool_]:
         """Tell for each query whether it lies inside the hull or on its edge."""
         x, y = np.broadcast_arrays(np.log2(np.asarray(bsz, float)), np.log2(np.asarray(length, float)))
-        inside = np.asarray(self.octaves_outside(bsz=bsz, length=length) <= _ROUNDING)
-        if len(self.corners) > 1:
-            for (x0, y0), (x1, y1) in zip(self.corners, np.roll(self.corners, -1, axis=0), strict=True):
-                inside &= (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) >= -_ROUNDING
+        left, low = self.corners.min(axis=0) - _ROUNDING
+        right, high = self.corners.max(axis=0) + _ROUNDING
+        inside = np.asarray((left <= x) & (x <= right) & (low <= y) & (y <= high))
+        for (x0, y0), (x1, y1) in self._edges():
+            inside &= (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) >= -_ROUNDING
         return inside
 
     def octaves_outside(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
-        """Return how many doublings each query lies outside the bounding box, both axes added up."""
-        query = np.stack(
-            np.broadcast_arrays(np.log2(np.asarray(bsz, float)), np.log2(np.asarray(length, float))), -1
-        )
-        low, high = self.corners.min(axis=0), self.corners.max(axis=0)
-        return np.asarray(np.sum(np.maximum(low - query, 0.0) + np.maximum(query - high, 0.0), axis=-1))
+        """Return how many doublings away the nearest point of the hull is, both axes added up."""
+        x, y = np.broadcast_arrays(np.asarray(bsz, float), np.asarray(length, float))
+        outside = ~self.contains(bsz=x, length=y)
+        query = np.log2(np.stack([x[outside], y[outside]], axis=-1))
+        octaves = np.zeros(x.shape)
+        octaves[outside] = np.min([_octaves_to_edge(query, *edge) for edge in self._edges()], axis=0)
+        return octaves
+
+    def _edges(self) -> list[tuple[Array, Array]]:
+        """Return the hull's edges, counter-clockwise; a single site is an edge from itself to itself."""
+        return list(zip(self.corners, np.roll(self.corners, -1, axis=0), strict=True))
 
 
 def _hull(points: Array) -> Array:
@@ -61,6 +67,18 @@ def _hull(points: Array) -> Array:
         return corners[:-1]
 
     return np.array(chain(points) + chain(points[::-1])) if len(points) > 2 else points
+
+
+def _octaves_to_edge(query: Array, start: Array, end: Array) -> Array:
+    """Return the distance of queries, shape (n, 2), to an edge, the differences along both axes added up.
+
+    Along the edge this distance is piecewise linear and convex, and bends where one of the differences is
+    zero: the nearest point is one of these two, or the end of the edge next to it.
+    """
+    along = end - start
+    steps = [(query[:, [axis]] - start[axis]) / along[axis] for axis in np.flatnonzero(along)]
+    nearest = [start + np.clip(step, 0, 1) * along for step in steps] or [start]
+    return np.asarray(np.min([np.abs(query - point).sum(axis=1) for point in nearest], axis=0))
 
 
 def _turn(a: Array, b: Array, c: Array) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from kvpred.errors import UsageError
 from kvpred.hardware import DeviceSpec, get_device, get_engine_spec
 from kvpred.methods import Method, get_method
+from kvpred.methods.quantities import MAX_BSZ, MAX_TOKENS, whole
 from kvpred.models import ModelSpec, get_model
 from kvpred.predictors.calibration import BASELINE
 from kvpred.predictors.memory import predict_memory
@@ -19,7 +20,6 @@ from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import Place
 from kvpred.predictors.steps import Query, StepTimes, coverage, step_times
 
-MAX_TOKENS = 10_000_000
 DEFAULT_MODEL, DEFAULT_DEVICE, DEFAULT_ENGINE = "llama-2-7b", "a6000", "lmdeploy"
 
 
@@ -61,7 +61,7 @@ class Estimate:
     basis : {"calibrated", "profiled", "transferred", "roofline"}
         What the times rest on, best first.
     in_domain : bool or array
-        Whether the request lies inside the range that was measured for this method.
+        Whether the method was measured at this place, and the request lies inside the range of the sites.
     provenance : str
         Where the measurements come from.
     """
@@ -156,8 +156,12 @@ def predict(
     """
     if not 0.5 <= level <= 0.99:
         raise UsageError(f"level={level} must be from 0.5 to 0.99")
-    compression, engine_spec = get_method(method), get_engine_spec(engine)
-    place = Place(get_model(model), get_device(device), tp)
+    compression, runner = get_method(method), get_engine_spec(engine)
+    place = Place(
+        model if isinstance(model, ModelSpec) else get_model(model),
+        device if isinstance(device, DeviceSpec) else get_device(device),
+        tp,
+    )
     query = _query(bsz, prompt_len, output_len)
     memory = predict_memory(
         place.model,
@@ -168,14 +172,14 @@ def predict(
         output_len=query.output_len,
         tp=tp,
         weight_bits=weight_bits,
-        block_tokens=engine_spec.block_tokens,
-        prefill_tokens=engine_spec.prefill_tokens,
-        reserve_bytes=engine_spec.reserve_bytes,
+        block_tokens=runner.block_tokens,
+        prefill_tokens=runner.prefill_tokens,
+        reserve_bytes=runner.reserve_bytes,
         memory_utilization=memory_utilization,
     )
 
     def stage_times(of: Method, stage: str) -> StepTimes:
-        return step_times(predictor, stage, of, place, engine, query=query, level=level)
+        return step_times(predictor, stage, of, place, runner.name, query=query, level=level)
 
     prefill, decode = stage_times(compression, "prefill"), stage_times(compression, "decode")
     steps = query.output_len - 1
@@ -197,7 +201,7 @@ def predict(
         method_params=compression.spec,
         model=place.model.name,
         device=place.device.name,
-        engine=engine,
+        engine=runner.name,
         tp=tp,
         bsz=shown(query.bsz),
         prompt_len=shown(query.prompt_len),
@@ -220,28 +224,27 @@ def predict(
         },
         interval={name: (shown(low), shown(high)) for name, (low, high) in interval.items()},
         interval_level=level,
-        basis=coverage(predictor, compression, place, engine).basis,
+        basis=coverage(predictor, compression, place, runner.name).basis,
         in_domain=shown(prefill.in_domain & decode.in_domain),
         provenance=predictor.provenance,
     )
 
 
 def _query(bsz: ArrayLike, prompt_len: ArrayLike, output_len: ArrayLike) -> Query:
-    """Check the request's numbers and bring them to one shape."""
-    arrays = []
-    for name, values in (("bsz", bsz), ("prompt_len", prompt_len), ("output_len", output_len)):
-        array = np.asarray(values)
-        if array.dtype.kind not in "iu":
-            raise UsageError(f"{name}={values!r} must be whole numbers")
-        if array.size and not (1 <= array.min() and array.max() <= MAX_TOKENS):
-            wrong = array.min() if array.min() < 1 else array.max()
-            raise UsageError(f"{name}={wrong} must be from 1 to {MAX_TOKENS:,}")
-        arrays.append(array.astype(np.int64))
-    return Query(*(np.atleast_1d(array) for array in np.broadcast_arrays(*arrays)))
+    """Bring the request's numbers to one shape; `predict_memory` refuses those that are too small."""
+    try:
+        arrays = np.broadcast_arrays(
+            whole("bsz", np.asarray(bsz), high=MAX_BSZ),
+            whole("prompt_len", np.asarray(prompt_len), high=MAX_TOKENS),
+            whole("output_len", np.asarray(output_len), high=MAX_TOKENS),
+        )
+    except ValueError as error:
+        raise UsageError(f"bsz, prompt_len and output_len do not fit together: {error}") from None
+    return Query(*(np.atleast_1d(array) for array in arrays))
 
 
 def _intervals(prefill: StepTimes, decode: StepTimes, query: Query) -> dict[str, tuple[Any, Any]]:
-    """Return (low, high) by field; end to end both stages are taken to err the same way, which is cautious."""
+    """Return (low, high) by field; end to end, both stages are cautiously taken to err the same way."""
     tokens, steps = query.bsz * query.prompt_len, query.output_len - 1
     times: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {
         "prefill_time_s": (prefill.low_s, prefill.high_s),

@@ -6,6 +6,9 @@
   ask for it, a hinge ``max(bsz - h, 0)``;
 - prefill: terms ``bsz * prompt_len`` (linear layers) and ``bsz * prompt_len^2`` (attention).
 
+Where a profile of operators is at hand, its times take the place of the device terms: the sum of all shared
+operators, and attention, each with a multiplier.
+
 The overlap ``p`` says how much of the fixed cost (launching kernels from the host) hides behind the device's
 work: 1 adds the two, 2 hides most of the smaller one, as a roofline with a rounded knee does. The time is
 homogeneous of degree one in the coefficients, so ``time = sum_k coef_k * d time / d coef_k`` exactly (Euler)
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +31,8 @@ Array = NDArray[np.float64]
 
 STAGES = ("prefill", "decode")
 OVERLAPS = (1.0, 2.0)
+# Place of the term that grows with attention, in both stages.
+ATTENTION = 2
 
 # A method's coefficients are pulled toward fp16's: multipliers are expected within 15 % of one and a site's
 # median to carry 3 % of noise and lack of fit, so the ridge weighs (3 / 15)^2.
@@ -34,6 +40,17 @@ PRIOR_STRENGTH = (0.03 / 0.15) ** 2
 _MAX_ITERATIONS = 200
 # Burnham and Anderson, Model Selection (2002), section 2.6: a difference of 4 to 7 is considerable support.
 _EVIDENCE = 4.0
+
+
+class DeviceTimes(Protocol):
+    """Profiled operators of a whole step."""
+
+    @property
+    def cold(self) -> bool:
+        """Whether operators were timed in place, each with cold caches, rather than one by one."""
+
+    def device_s(self, stage: str, *, bsz: Array, length: Array) -> Array:
+        """Return seconds of the shared operators and of attention, shape (..., 2); `length` as in terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +64,14 @@ class StageForm:
         The exponent p.
     hinge : int or None
         Batch size above which decode steps take an extra cost per sequence.
+    profile : DeviceTimes or None
+        Profiled operators in place of the polynomial terms.
     """
 
     stage: str
     overlap: float = 1.0
     hinge: int | None = None
+    profile: DeviceTimes | None = None
 
     def terms(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
         """Return the terms, shape (n, n_terms), of batches of ``bsz`` sequences.
@@ -60,6 +80,9 @@ class StageForm:
         """
         batch, tokens = np.broadcast_arrays(np.asarray(bsz, dtype=float), np.asarray(length, dtype=float))
         one = np.ones_like(batch)
+        if self.profile is not None:
+            device_s = self.profile.device_s(self.stage, bsz=batch, length=tokens)
+            return np.concatenate([one[..., None], device_s], axis=-1)
         if self.stage == "prefill":
             columns = [one, batch * tokens, batch * tokens**2]
         else:
@@ -154,7 +177,7 @@ def fit_stage(form: StageForm, sites: StageSites, *, prior: StageFit | None = No
 
     Least squares of the relative error with coefficients of at least zero; with a prior, each coefficient is
     pulled toward the prior's by a ridge on its multiplier (`PRIOR_STRENGTH`). A coefficient that is zero in
-    the prior may grow by what the prior's own data could hide: its standard error there.
+    the prior, or next to it, may grow by what the prior's own data could hide: its standard error there.
 
     Parameters
     ----------
@@ -177,24 +200,32 @@ def fit_stage(form: StageForm, sites: StageSites, *, prior: StageFit | None = No
     pull = np.sqrt(PRIOR_STRENGTH) * np.diag(1.0 / scale) if prior is not None else np.zeros((0, n_terms))
     target = np.concatenate([np.ones(n_sites), pull @ prior.coef if prior is not None else np.zeros(0)])
     coef = prior.coef if prior is not None else _first_guess(terms, time_s)
-    for iteration in range(_MAX_ITERATIONS):
-        design = np.concatenate([form.slopes(terms, coef) / time_s[:, None], pull])
-        solved = nnls(design, target)
-        if form.overlap == 1.0 or np.allclose(solved, coef, rtol=1e-9, atol=0.0):
-            coef = solved
-            break
-        damping = 0.5 if iteration < _MAX_ITERATIONS // 2 else 0.1
-        coef = np.maximum(
-            coef + damping * (solved - coef), 1e-12 * np.max(time_s) * (np.arange(n_terms) == 0)
-        )
+    if n_sites:
+        coef = _solve(form, terms, time_s, pull=pull, target=target, start=coef)
     design = np.concatenate([form.slopes(terms, coef) / time_s[:, None], pull])
     return StageFit(form, coef, np.linalg.pinv(design.T @ design, rcond=1e-14, hermitian=True))
 
 
+def _solve(
+    form: StageForm, terms: Array, time_s: Array, *, pull: Array, target: Array, start: Array
+) -> Array:
+    """Minimise the relative error: one linear problem where the parts add up, a damped sequence otherwise."""
+    coef = start
+    floor = 1e-12 * np.max(time_s) * (np.arange(len(coef)) == 0)
+    for iteration in range(_MAX_ITERATIONS):
+        design = np.concatenate([form.slopes(terms, coef) / time_s[:, None], pull])
+        solved = nnls(design, target)
+        if form.overlap == 1.0 or np.allclose(solved, coef, rtol=1e-9, atol=0.0):
+            return solved
+        damping = 0.5 if iteration < _MAX_ITERATIONS // 2 else 0.1
+        coef = np.maximum(coef + damping * (solved - coef), floor)
+    return coef
+
+
 def _prior_scale(prior: StageFit) -> Array:
-    """Return how far each coefficient may wander from the prior: its own size or its standard error."""
+    """Return how far each coefficient may wander from the prior: its size there, or its standard error."""
     hidden = 0.03 * np.sqrt(np.diag(prior.covariance))
-    return np.where(prior.coef > 0, prior.coef, np.maximum(hidden, 1e-15))
+    return np.maximum(prior.coef, np.maximum(hidden, 1e-15))
 
 
 def _first_guess(terms: Array, time_s: Array) -> Array:
@@ -204,19 +235,19 @@ def _first_guess(terms: Array, time_s: Array) -> Array:
     return coef
 
 
-def candidate_forms(stage: str, bsz: Array) -> list[StageForm]:
+def candidate_forms(stage: str, bsz: Array, *, profile: DeviceTimes | None = None) -> list[StageForm]:
     """Return the forms worth trying, the default first.
 
     By default prefill overlaps (launches run ahead of the device) and decode does not (a step waits for the
     token that the last one sampled). The others: the opposite, and for decode a hinge at an inner batch size.
     """
     default = 2.0 if stage == "prefill" else 1.0
-    inner = sorted({int(size) for size in bsz})[1:-1] if stage == "decode" else []
-    forms = [StageForm(stage, overlap, hinge) for overlap in OVERLAPS for hinge in (None, *inner)]
+    inner = sorted({int(size) for size in bsz})[1:-1] if stage == "decode" and profile is None else []
+    forms = [StageForm(stage, overlap, hinge, profile) for overlap in OVERLAPS for hinge in (None, *inner)]
     return sorted(forms, key=lambda form: (form.overlap != default, form.hinge is not None))
 
 
-def choose_form(stage: str, groups: Sequence[StageSites]) -> StageForm:
+def choose_form(stage: str, groups: Sequence[StageSites], *, profile: DeviceTimes | None = None) -> StageForm:
     """Return the default form, or the one that the sites prefer by a clear margin of Akaike's criterion.
 
     Parameters
@@ -225,8 +256,11 @@ def choose_form(stage: str, groups: Sequence[StageSites]) -> StageForm:
     groups : sequence of StageSites
         The sites of each method, fp16's first: form is a property of the engine, so all have a say. Only
         training sites belong here; the choice is made anew inside each fold.
+    profile : DeviceTimes, optional
+        fp16's profiled operators; then only fp16's sites have a say.
     """
-    forms = candidate_forms(stage, groups[0].bsz)
+    forms = candidate_forms(stage, groups[0].bsz, profile=profile)
+    groups = groups if profile is None else groups[:1]
     best, least = forms[0], np.inf
     for form in forms:
         if len(groups[0].bsz) < 2 + form.terms(bsz=1, length=1).size:

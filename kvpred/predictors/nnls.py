@@ -38,12 +38,12 @@ def nnls(design: Array, target: Array) -> Array:
     n_terms = a.shape[1]
     coef = np.zeros(n_terms)
     active = np.zeros(n_terms, dtype=bool)
-    tolerance = 1e-11 * max(1.0, float(np.linalg.norm(target)))
+    size = float(np.linalg.norm(target))
     for _ in range(3 * n_terms + 10):
         gradient = a.T @ (target - a @ coef)
         gradient[active] = -np.inf
         entering = int(np.argmax(gradient))
-        if gradient[entering] <= tolerance:
+        if gradient[entering] <= 1e-11 * size:
             break
         active[entering] = True
         while True:
@@ -55,7 +55,7 @@ def nnls(design: Array, target: Array) -> Array:
                 break
             step = np.min(coef[blocked] / (coef[blocked] - trial[blocked]))
             coef = coef + step * (trial - coef)
-            active &= coef > 1e-15
+            active &= coef > 1e-15 * size
             coef[~active] = 0.0
             if not active.any():
                 break

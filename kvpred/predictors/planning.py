@@ -22,7 +22,7 @@ def plan_sites(
     """Choose the sites that leave a method's mean prediction variance over all candidates least.
 
     The method will be fitted as multipliers on fp16's coefficients under a ridge, so the variance of a
-    prediction depends on fp16's shares alone, not on any run of the method: the plan is made before measuring.
+    prediction depends on fp16's shares alone, not on any run of the method: planning precedes measuring.
     I-optimality (Atkinson, Donev and Tobias, *Optimum Experimental Designs*, 2007, section 10.6), greedily
     built and improved by exchange; the same criterion for every number of sites.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
-from kvpred.predictors.calibration import StageFits, canonical, fit_stage_methods
-from kvpred.predictors.crossval import SPLITS, growth_per_octave, hold_out
+from kvpred.predictors.calibration import BASELINE, Profiles, StageFits, canonical, fit_stage_methods
+from kvpred.predictors.crossval import SPLITS, HeldOut, growth_per_octave, hold_out
 from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import STAGES, Array
 from kvpred.predictors.scaling import Place
@@ -26,8 +27,8 @@ class StageCalibration:
     domain : Domain
         Of the sites in (bsz, prompt_len) for prefill, (bsz, mean kv_len) for decode.
     scores : array, shape (n_scores,)
-        Sorted held-out residuals over their standard error (`HeldOut.score`); the intervals' conformal scores.
-        Empty where there were too few sites to hold any out.
+        Sorted held-out residuals over their standard error (`HeldOut.score`), from which the intervals are
+        made. Empty where there were too few sites to hold any out.
     growth_per_octave : float
         Growth of an interval's half-width per doubling outside the domain, relative to inside.
     """
@@ -66,13 +67,37 @@ class Predictor:
     accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
+    def basis(self) -> str:
+        """Return what its own place rests on: ``calibrated`` by runs, or ``profiled`` operators alone."""
+        return "calibrated" if len(self.sites) else "profiled"
+
+    @property
+    def profiles(self) -> Profiles:
+        """Return the profiled operators of each method that has its own; empty if runs alone were learnt from."""
+        fits = self.stages["decode"].fits
+        shared = fits.fits[BASELINE].form.profile
+        if shared is None:
+            return {}
+        own = {name: fit.form.profile or shared for name, fit in fits.fits.items()}
+        return {name: step for name, step in own.items() if name == BASELINE or step is not shared}
+
+    @property
     def methods(self) -> list[str]:
-        """Return the full strings of the methods with runs in every stage."""
-        return sorted(set.intersection(*(set(calibration.fits.fits) for calibration in self.stages.values())))
+        """Return the full strings of the methods with runs in every stage, or with a profile of their own."""
+        if not len(self.sites):
+            return sorted(self.profiles)
+        measured = [set(self.sites.method[self.sites.stage == stage].tolist()) for stage in self.stages]
+        return sorted(set.intersection(*measured))
 
 
 def fit_predictor(
-    sites: SiteTable, *, place: Place, engine: str, provenance: str, assess: bool = True
+    sites: SiteTable,
+    *,
+    place: Place,
+    engine: str,
+    provenance: str,
+    profiles: Profiles | None = None,
+    assess: bool = True,
 ) -> Predictor:
     """Fit a predictor to measured sites of one model, device and engine.
 
@@ -85,6 +110,8 @@ def fit_predictor(
     engine : str
     provenance : str
         One sentence that names the measurements' source.
+    profiles : mapping of str to DeviceTimes, optional
+        Profiled operators; the runs then fit the overhead and the operators' efficiencies.
     assess : bool
         Hold sites out to measure accuracy and intervals; without, the result states neither.
 
@@ -94,24 +121,48 @@ def fit_predictor(
         If a stage has no runs of fp16, or too few for its terms.
     """
     table = canonical(sites)
-    stages = {}
+    stages: dict[str, StageCalibration] = {}
     accuracy: dict[str, dict[str, float]] = {}
     for stage in STAGES:
-        rows = table.stage == stage
-        if not rows.any():
+        if stage not in table.stage:
             raise UsageError(f"there are no {stage} runs; a predictor needs both stages")
-        kv_len = np.where(rows, table.prompt_len, 1) if stage == "prefill" else table.kv_len
-        domain = Domain.of(bsz=table.bsz[rows], length=kv_len[rows])
-        fits = fit_stage_methods(table, stage)
-        scores, growth = np.zeros(0), 0.0
-        if assess:
-            held = {split: hold_out(table, stage, split) for split in SPLITS}
-            scores = np.sort(np.concatenate([held["lengths"].score, held["batches"].score]))
-            growth = growth_per_octave(table, stage)
-            for split, result in held.items():
-                share = 1.0 - np.abs(result.time_s / table.time_s[result.row] - 1.0)
-                for name in np.unique(table.method[result.row]):
-                    mean = float(np.mean(share[table.method[result.row] == name]))
-                    accuracy.setdefault(split, {})[f"{name} {stage}"] = round(mean, 5)
-        stages[stage] = StageCalibration(fits, domain, scores, growth)
+        fits = fit_stage_methods(table, stage, profiles=profiles)
+        held = _hold_out(table, stage, profiles) if assess else {}
+        stages[stage] = _calibrate(table, stage, fits, held, profiles)
+        for split, result in held.items():
+            accuracy.setdefault(split, {}).update(_accuracy(table, stage, result))
     return Predictor(place, engine, stages, table, provenance, accuracy)
+
+
+def _hold_out(table: SiteTable, stage: str, profiles: Profiles | None) -> dict[str, HeldOut]:
+    """Return the held-out predictions of every split that the sites suffice for."""
+    held = {}
+    for split in SPLITS:
+        with suppress(UsageError):
+            held[split] = hold_out(table, stage, split, profiles=profiles)
+    return held
+
+
+def _calibrate(
+    table: SiteTable,
+    stage: str,
+    fits: StageFits,
+    held: Mapping[str, HeldOut],
+    profiles: Profiles | None,
+) -> StageCalibration:
+    rows = table.stage == stage
+    length = table.prompt_len if stage == "prefill" else table.kv_len
+    scores = [held[split].score for split in ("lengths", "batches") if split in held]
+    return StageCalibration(
+        fits,
+        Domain.of(bsz=table.bsz[rows], length=length[rows]),
+        # Rounded, so that a bundle holds them whole.
+        scores=np.sort(np.round(np.concatenate(scores), 6)) if scores else np.zeros(0),
+        growth_per_octave=growth_per_octave(table, stage, profiles=profiles) if "lengths" in held else 0.0,
+    )
+
+
+def _accuracy(table: SiteTable, stage: str, held: HeldOut) -> dict[str, float]:
+    share = 1.0 - np.abs(held.time_s / table.time_s[held.row] - 1.0)
+    method = table.method[held.row]
+    return {f"{name} {stage}": round(float(np.mean(share[method == name])), 5) for name in np.unique(method)}

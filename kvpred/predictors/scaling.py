@@ -11,7 +11,7 @@ from kvpred.hardware import DeviceSpec
 from kvpred.methods import get_method
 from kvpred.models import ModelSpec
 from kvpred.predictors.calibration import BASELINE, StageFits
-from kvpred.predictors.greybox import Array, StageFit
+from kvpred.predictors.greybox import ATTENTION, Array, StageFit
 
 # Start-up of one all-reduce: 10 µs on 2 and 61 µs on 4 and 8 A100 for small messages, the medians of Vidur's
 # published profile of a DGX A100 (microsoft/vidur, data/profiling/network/a100_dgx/all_reduce.csv).
@@ -45,8 +45,8 @@ class Place:
         """Peak memory bandwidth in bytes/s; an error where the device does not state it."""
         if self.device.memory_bandwidth_bytes_s is None:
             raise NotCoveredError(
-                f"the memory bandwidth of {self.device.name} is unknown: profile it "
-                f"(`kvpred profile --device ...`) or give a device file that states it"
+                f"the memory bandwidth of {self.device.name} is unknown: measure runs there and fit them "
+                f"(`kvpred train`), or give a device file that states it"
             )
         return self.device.memory_bandwidth_bytes_s
 
@@ -55,8 +55,8 @@ class Place:
         """Peak 16-bit FLOP/s; an error where the device does not state it."""
         if self.device.peak_flops_16bit is None:
             raise NotCoveredError(
-                f"the peak FLOP/s of {self.device.name} are unknown: profile it "
-                f"(`kvpred profile --device ...`) or give a device file that states them"
+                f"the peak FLOP/s of {self.device.name} are unknown: measure runs there and fit them "
+                f"(`kvpred train`), or give a device file that states them"
             )
         return self.device.peak_flops_16bit
 
@@ -87,7 +87,9 @@ class Place:
             return 0.0, 0.0
         link = self.device.link
         if link is None:
-            raise NotCoveredError(f"tp={self.tp} needs a link between devices, and {self.device.name} states none")
+            raise NotCoveredError(
+                f"tp={self.tp} needs a link between devices, and {self.device.name} states none"
+            )
         calls = 2 * self.model.n_layers
         hops = 2 * (self.tp - 1)
         start = ALL_REDUCE_START_S.get(self.tp, ALL_REDUCE_START_MANY_S)
@@ -101,7 +103,7 @@ class Host:
     """The part of the fixed cost that the host's launches take, in seconds, and what is left of it.
 
     A decode step's fixed cost is the reading of the weights, at the efficiency at which the KV cache is read,
-    and the host. Prefill's is the host's alone.
+    and the host. Prefill's is the host's alone, and so is that beside profiled operators.
     """
 
     efficiency: float
@@ -114,10 +116,10 @@ def split_fixed(fits: StageFits, place: Place) -> Host:
     Vidur's profiles support reading both at one efficiency: its linear layers at one token reach 0.75 to 0.80
     of the bandwidth on A40, A100 and H100; the published A6000 runs read the KV cache at 0.83.
     """
-    if fits.form.stage == "prefill":
+    if fits.form.stage == "prefill" or fits.form.profile is not None:
         return Host(efficiency=1.0, weights_s=0.0)
     fit = fits.fits[BASELINE]
-    per_token = max(float(fit.coef[2]), place.kv_token_s)
+    per_token = max(float(fit.coef[ATTENTION]), place.kv_token_s)
     efficiency = place.kv_token_s / per_token
     return Host(efficiency, min(float(fit.coef[0]), place.weights_s / efficiency))
 
@@ -145,16 +147,17 @@ def transfer(fits: StageFits, origin: Place, target: Place) -> StageFits:
     host = split_fixed(fits, origin)
     if fits.form.stage == "prefill":
         ratios = np.array([layers, linear, target.pair_s / origin.pair_s])
-        weights_s = 0.0
     else:
-        ratios = np.array([layers, linear, target.kv_token_s / origin.kv_token_s, linear])
-        weights_s = host.weights_s * target.weights_s / origin.weights_s
+        reads = target.weights_s / origin.weights_s
+        shared = linear if fits.form.profile is None else reads
+        ratios = np.array([layers, shared, target.kv_token_s / origin.kv_token_s, linear])
 
     def scaled(fit: StageFit) -> StageFit:
         ratio = ratios[: len(fit.coef)]
         coef: Array = fit.coef * ratio
-        own_weights_s = min(host.weights_s, float(fit.coef[0]))
-        coef[0] = (fit.coef[0] - own_weights_s) * layers + weights_s + fixed_s
+        weights_s = min(host.weights_s, float(fit.coef[0]))
+        launches_s = float(fit.coef[0]) - weights_s
+        coef[0] = launches_s * layers + weights_s * target.weights_s / origin.weights_s + fixed_s
         coef[1] += token_s
         return replace(fit, coef=coef, covariance=fit.covariance * np.outer(ratio, ratio))
 

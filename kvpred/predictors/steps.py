@@ -8,11 +8,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from kvpred.errors import NotCoveredError
 from kvpred.methods import Method, get_method
 from kvpred.predictors.calibration import BASELINE, StageFits, mean_attended
 from kvpred.predictors.crossval import conformal_quantile
-from kvpred.predictors.greybox import Array, StageFit
+from kvpred.predictors.greybox import ATTENTION, Array, StageForm
 from kvpred.predictors.predictor import Predictor, StageCalibration
 from kvpred.predictors.scaling import TRANSFER_LOG_ERROR, Place, host_share, split_fixed, transfer
 
@@ -22,6 +21,15 @@ BASES = ("calibrated", "profiled", "transferred", "roofline")
 # each source weighs the same): 5th and 95th percentile. Read on 2026-11 from public issues, pull requests and
 # docs of vLLM, SGLang, LMDeploy, TensorRT-LLM, llama.cpp, MLX, ExLlama and others.
 FIELD_SPEEDUP = {"decode": (0.29, 1.54), "prefill": (0.72, 1.48)}
+
+# What profiled operators add up to of a real step, at least: timed one by one with warm caches, and in place.
+# Measured on a CPU with a real stack of layers; no GPU profile with runs beside it was at hand.
+PROFILED_SHARE = {
+    ("decode", False): 0.26,
+    ("prefill", False): 0.63,
+    ("decode", True): 0.94,
+    ("prefill", True): 0.98,
+}
 
 # Another model, device or parallelism may halve or double the host's share of a step; another engine may
 # change it fourfold. Stated assumptions: no public runs of one engine on two devices were at hand.
@@ -87,10 +95,8 @@ def coverage(predictor: Predictor, method: Method, place: Place, engine: str) ->
     """Tell what an estimate would rest on."""
     measured = method.spec in predictor.methods
     same_place, same_engine = place == predictor.place, engine == predictor.engine
-    if measured and same_engine:
-        basis = "calibrated" if same_place else "transferred"
-    else:
-        basis = "roofline"
+    scaled = predictor.basis if same_place else "transferred"
+    basis = scaled if measured and same_engine else "roofline"
     return Coverage(basis, measured, same_place, same_engine)
 
 
@@ -123,11 +129,12 @@ def step_times(
     length = _length(stage, method if known.measured else get_method(BASELINE), query)
     time_s = fits.fits[name].times(bsz=query.bsz, length=length)
     width = _log_half_width(calibration, fits, name, query=query, stage=stage, length=length, level=level)
+    slower = _unprofiled_share(fits.fits[name].form, stage) if predictor.basis == "profiled" else 1.0
     if not (known.same_place and known.same_engine):
         doubt = HOST_DOUBT if known.same_engine else ENGINE_DOUBT
         extra = _at_level(TRANSFER_LOG_ERROR, level)
         width = np.sqrt(width**2 + extra**2) + doubt * host_share(fits, name, place, times=time_s)
-    low_s, high_s = time_s * np.exp(-width), time_s * np.exp(width)
+    low_s, high_s = time_s * np.exp(-width), slower * time_s * np.exp(width)
     if not known.measured:
         slowest, fastest = FIELD_SPEEDUP[stage]
         low_s, high_s = low_s / fastest, high_s / slowest
@@ -157,12 +164,20 @@ def _log_half_width(
     length: Array,
     level: float,
 ) -> Array:
-    """Return the conformal half-width of the log time, grown by the doublings outside the domain."""
-    if not len(calibration.scores):
-        raise NotCoveredError("this bundle was fitted without held-out sites, so it states no intervals")
-    score = conformal_quantile(calibration.scores, level)
+    """Return the conformal half-width of the log time, grown by the doublings outside the domain.
+
+    Where there were too few sites to hold any out, scores are taken to be normal.
+    """
+    normal = NormalDist().inv_cdf((1 + level) / 2)
+    score = conformal_quantile(calibration.scores, level) if len(calibration.scores) else normal
     outside = calibration.domain.octaves_outside(bsz=query.bsz, length=_axis(stage, query))
-    return score * fits.error(name, bsz=query.bsz, length=length) * (1.0 + calibration.growth_per_octave * outside)
+    error = fits.error(name, bsz=query.bsz, length=length)
+    return np.asarray(score * error * (1.0 + calibration.growth_per_octave * outside))
+
+
+def _unprofiled_share(form: StageForm, stage: str) -> float:
+    """Return how many times longer a step may take than its profiled operators."""
+    return 1.0 / PROFILED_SHARE[stage, form.profile is not None and form.profile.cold]
 
 
 def _at_level(log_error_90: float, level: float) -> float:
@@ -176,8 +191,8 @@ def _ideal_difference_s(
 ) -> Array:
     """Return the seconds that a method's bytes and FLOPs would add to fp16's time (negative: save).
 
-    Each of both is the larger of bytes / bandwidth and FLOPs / peak, at the efficiency of fp16's own fit. The
-    upkeep runs beside no other work.
+    A decode step's attention takes the larger of bytes / bandwidth and FLOPs / peak, prefill's upkeep both,
+    each at the efficiency of fp16's own fit. No more is saved than fp16's attention takes by that fit.
     """
     efficiency = split_fixed(fits, place).efficiency
     seconds = []
@@ -188,12 +203,12 @@ def _ideal_difference_s(
             seconds.append(bytes_s + traffic.flops / place.peak_flops)
         else:
             kv_len = np.rint(query.mean_kv_len).astype(np.int64)
-            traffic = compression.decode_traffic(place.model, kv_len=kv_len, prompt_len=query.prompt_len, tp=place.tp)
+            traffic = compression.decode_traffic(
+                place.model, kv_len=kv_len, prompt_len=query.prompt_len, tp=place.tp
+            )
             bytes_s = (traffic.read_bytes + traffic.write_bytes) / place.bandwidth
             seconds.append(np.maximum(bytes_s, traffic.flops / place.peak_flops))
-    return np.asarray(query.bsz * (seconds[0] - seconds[1]) / efficiency)
-
-
-def stage_fit(predictor: Predictor, stage: str, method: str) -> StageFit:
-    """Return the fit of a measured method; for reports and tests."""
-    return predictor.stages[stage].fits.fits[method]
+    fit = fits.fits[BASELINE]
+    attention = fit.shares(bsz=query.bsz, length=length)[..., ATTENTION]
+    attention_s = attention * fit.times(bsz=query.bsz, length=length)
+    return np.asarray(np.maximum(query.bsz * (seconds[0] - seconds[1]) / efficiency, -attention_s))

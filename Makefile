@@ -1,0 +1,63 @@
+# What a developer can do. Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export KVPRED_SHARED ?= $(abspath ../shared)
+
+BUNDLE := kvpred/data/packaged/llama-2-7b_a6000_lmdeploy
+PROVENANCE := Published runs of LLaMA-2-7B on an RTX A6000 under LMDeploy (github.com/LLMkvsys/rethink-kv-compression, \
+	1_thr_predictor/0_exp): a part of the rows, four model labels with one model's times pooled
+
+.PHONY: help run test lint format bundle docs bench clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+run: .venv/.core ## Compare all methods for a batch of 32 prompts of 2,048 tokens
+	$(BIN)/kvpred predict --bsz 32 --prompt-len 2048
+
+test: lint ## Check the code, then run every test and show coverage
+	$(BIN)/pytest --cov --durations=10
+
+lint: .venv/.dev ## Check style, types, floors and the Dockerfile
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
+
+format: .venv/.dev ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bundle: .venv/.core ## Fit the packaged predictor anew to the published runs in KVPRED_SHARED
+	$(BIN)/kvpred train --runs $(KVPRED_SHARED)/data/a6000/throughput --pool-labels --label meta-llama-Llama-2-7b-hf \
+		--model llama-2-7b --device a6000 --engine lmdeploy --provenance "$(PROVENANCE)" --output $(BUNDLE)
+
+docs: .venv/.dev ## Write docs/cli.md and the outputs shown in README.md and docs/ anew
+	$(BIN)/python docs/generate.py
+
+bench: .venv/.dev ## Time a cold start and a million predictions, and compute the error of a transfer
+	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/million.py
+	$(BIN)/python benchmarks/transfer_error.py
+
+clean: ## Remove .venv and everything that tools left behind
+	rm -rf .venv build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.core: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+.venv/.dev: .venv/.core
+	$(PIP_INSTALL) -e '.[dev,train,report]'
+	@touch $@

@@ -1,0 +1,5 @@
+"""Run the command line as ``python -m kvpred``."""
+
+from kvpred.cli import main
+
+main()

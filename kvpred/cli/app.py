@@ -1,0 +1,99 @@
+"""The Typer application: groups of commands, the options they share, and how errors reach the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from kvpred._version import __version__
+from kvpred.errors import KvpredError
+
+app = typer.Typer(
+    name="kvpred",
+    help="Predict what serving an LLM with KV-cache compression really costs, and check it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PREDICT, LEARN, JUDGE, KNOW, EXCHANGE = "Predict", "Learn", "Judge", "Know", "Exchange"
+
+
+class Format(StrEnum):
+    """How a command prints its result."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result on stdout.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Catalogue name, or path of a config.json.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Catalogue name, or path of a device file (TOML).")
+]
+EngineOption = Annotated[str, typer.Option("--engine", help="Serving engine; see `kvpred engines`.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method", help="Methods separated by commas, such as h2o,kivi:bits=2,group_size=32; or all."
+    ),
+]
+TpOption = Annotated[int, typer.Option("--tp", help="Tensor-parallel degree.")]
+PredictorOption = Annotated[
+    str | None, typer.Option("--predictor", help="Bundle to predict with; the packaged one if not given.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"kvpred {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors become one paragraph on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given, standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except KvpredError as error:
+        if "--debug" in given:
+            raise
+        return _fail(str(error), error.exit_code)
+    except Exception as error:
+        usage = getattr(
+            error, "format_message", None
+        )  # typer's own errors, whose class moved between releases
+        if usage is not None:
+            return _fail(usage() or "no command given; `kvpred --help` lists them", 2)
+        if "--debug" in given:
+            raise
+        hint = "this is a defect of kvpred; `kvpred --debug ...` shows where"
+        return _fail(f"{type(error).__name__}: {error} ({hint})", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"kvpred: {message}", file=sys.stderr)
+    return code

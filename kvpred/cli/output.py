@@ -1,0 +1,66 @@
+"""Print a command's result: JSON or CSV for programs, a table for people, on stdout alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kvpred.cli.app import Format
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Row = Mapping[str, Any]
+# Characters of a table where stdout is no terminal.
+WIDE = 132
+
+
+def emit(rows: Sequence[Row], form: Format, table: Callable[[int], RenderableType]) -> None:
+    """Print rows in the form asked for; `table` draws them for people in so many characters.
+
+    JSON is a list of objects. In CSV nested fields become columns such as ``interval.ttft_s.low``.
+    """
+    if form is Format.json:
+        sys.stdout.write(json.dumps(list(rows), indent=2, allow_nan=False) + "\n")
+    elif form is Format.csv:
+        sys.stdout.write(_csv([_flat(row) for row in rows]))
+    else:
+        from rich.console import Console
+
+        width = Console().width if sys.stdout.isatty() else WIDE
+        Console(width=width, highlight=False).print(table(width))
+
+
+def note(message: str) -> None:
+    """Print a remark on stderr."""
+    print(f"kvpred: {message}", file=sys.stderr)
+
+
+def _flat(row: Row, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}.")
+        elif (
+            isinstance(value, list | tuple)
+            and len(value) == 2
+            and all(isinstance(v, int | float) for v in value)
+        ):
+            flat |= {f"{name}.low": value[0], f"{name}.high": value[1]}
+        else:
+            flat[name] = "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

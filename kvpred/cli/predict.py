@@ -1,0 +1,164 @@
+"""``kvpred predict`` and ``kvpred memory``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvpred.cli.app import (
+    PREDICT,
+    DeviceOption,
+    EngineOption,
+    Format,
+    FormatOption,
+    MethodOption,
+    ModelOption,
+    PredictorOption,
+    TpOption,
+    app,
+)
+from kvpred.cli.output import emit, note
+from kvpred.errors import DoesNotFitError, NotCoveredError, UsageError
+
+BszOption = Annotated[int, typer.Option("--bsz", help="Sequences in the batch.")]
+PromptOption = Annotated[int, typer.Option("--prompt-len", help="Tokens of each prompt.")]
+OutputLenOption = Annotated[int, typer.Option("--output-len", help="Tokens generated per sequence.")]
+WeightBitsOption = Annotated[int, typer.Option("--weight-bits", help="Width of the weights: 16, 8 or 4.")]
+UtilizationOption = Annotated[
+    float, typer.Option("--memory-utilization", help="Share of the device's memory that may be used.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 if any row does not fit.")]
+LevelOption = Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")]
+BasisOption = Annotated[
+    str | None,
+    typer.Option("--min-basis", help="Weakest basis to show: calibrated, profiled, transferred or roofline."),
+]
+
+
+@app.command("predict", rich_help_panel=PREDICT)
+def predict_command(
+    bsz: BszOption,
+    prompt_len: PromptOption,
+    method: MethodOption = "all",
+    model: ModelOption = "llama-2-7b",
+    device: DeviceOption = "a6000",
+    engine: EngineOption = "lmdeploy",
+    output_len: OutputLenOption = 256,
+    tp: TpOption = 1,
+    predictor: PredictorOption = None,
+    level: LevelOption = 0.9,
+    min_basis: BasisOption = None,
+    strict: StrictOption = False,
+    weight_bits: WeightBitsOption = 16,
+    memory_utilization: UtilizationOption = 0.9,
+    form: FormatOption = Format.table,
+) -> None:
+    """Compare what serving a batch costs under each compression method.
+
+    Example: kvpred predict --bsz 32 --prompt-len 2048 --method fp16,h2o,kivi:bits=2
+    """
+    import kvpred
+    from kvpred.methods import split_methods
+    from kvpred.predictors.steps import BASES
+    from kvpred.reports.requests import prediction_table
+
+    if min_basis is not None and min_basis not in BASES:
+        raise UsageError(f"--min-basis {min_basis} is not known: use one of {', '.join(BASES)}")
+    bundle = kvpred.load(predictor) if predictor else None
+    estimates = [
+        kvpred.predict(
+            method=name,
+            bsz=bsz,
+            prompt_len=prompt_len,
+            predictor=bundle,
+            model=model,
+            device=device,
+            engine=engine,
+            output_len=output_len,
+            tp=tp,
+            level=level,
+            weight_bits=weight_bits,
+            memory_utilization=memory_utilization,
+        )
+        for name in split_methods(method)
+    ]
+    weakest = BASES.index(min_basis) if min_basis else len(BASES)
+    kept = [estimate for estimate in estimates if BASES.index(estimate.basis) <= weakest]
+    for estimate in estimates:
+        if estimate not in kept:
+            note(f"left out {estimate.method_params}: its basis is {estimate.basis}, weaker than {min_basis}")
+    if not kept:
+        raise NotCoveredError(
+            f"no method has a basis of {min_basis} or better for {model} on {device} with {engine}: "
+            f"measure some runs and fit them with `kvpred train --runs`"
+        )
+    emit([estimate.as_dict() for estimate in kept], form, lambda width: prediction_table(kept, width=width))
+    if strict:
+        _refuse([estimate.method_params for estimate in kept if not estimate.fits])
+
+
+@app.command("memory", rich_help_panel=PREDICT)
+def memory_command(
+    bsz: BszOption,
+    prompt_len: PromptOption,
+    method: MethodOption = "all",
+    model: ModelOption = "llama-2-7b",
+    device: DeviceOption = "a6000",
+    engine: EngineOption = "lmdeploy",
+    output_len: OutputLenOption = 256,
+    tp: TpOption = 1,
+    strict: StrictOption = False,
+    weight_bits: WeightBitsOption = 16,
+    memory_utilization: UtilizationOption = 0.9,
+    form: FormatOption = Format.table,
+) -> None:
+    """Break down the bytes that a batch needs, and the largest batch that fits.
+
+    Example: kvpred memory --bsz 8 --prompt-len 4096 --model llama-3.1-70b --tp 4 --weight-bits 4
+    """
+    from kvpred.hardware import get_device, get_engine_spec
+    from kvpred.methods import get_method, split_methods
+    from kvpred.models import get_model
+    from kvpred.predictors.memory import predict_memory
+    from kvpred.reports.requests import memory_row, memory_table
+
+    place, served, spec = get_device(device), get_model(model), get_engine_spec(engine)
+    rows = []
+    for name in split_methods(method):
+        compression = get_method(name)
+        memory = predict_memory(
+            served,
+            compression,
+            place,
+            bsz=bsz,
+            prompt_len=prompt_len,
+            output_len=output_len,
+            tp=tp,
+            weight_bits=weight_bits,
+            block_tokens=spec.block_tokens,
+            prefill_tokens=spec.prefill_tokens,
+            reserve_bytes=spec.reserve_bytes,
+            memory_utilization=memory_utilization,
+        )
+        request = {
+            "method": compression.name,
+            "method_params": compression.spec,
+            "model": served.name,
+            "device": place.name,
+            "engine": engine,
+            "tp": tp,
+            "weight_bits": weight_bits,
+            "bsz": bsz,
+            "prompt_len": prompt_len,
+            "output_len": output_len,
+        }
+        rows.append(memory_row(request, memory))
+    emit(rows, form, lambda width: memory_table(rows, width=width))
+    if strict:
+        _refuse([row["method_params"] for row in rows if not row["fits"]])
+
+
+def _refuse(names: list[str]) -> None:
+    if names:
+        raise DoesNotFitError(f"does not fit: {', '.join(names)}; see max_bsz, or take more devices (--tp)")

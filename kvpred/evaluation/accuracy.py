@@ -1,0 +1,223 @@
+"""How right a predictor is on sites it has not seen, beside the noise of the truth and a copy of fp16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvpred.data.sites import SiteTable
+from kvpred.errors import UsageError
+from kvpred.evaluation.accuracy_report import AccuracyReport, CellAccuracy, SitePrediction, SplitAccuracy
+from kvpred.evaluation.intervals import Coverage, coverage, log_half_widths
+from kvpred.evaluation.noise import MedianNoise, median_noise
+from kvpred.evaluation.ranking import Ranking, rank_methods
+from kvpred.predictors.calibration import BASELINE, canonical, fit_stage_methods, predict_sites
+from kvpred.predictors.crossval import SPLITS, HeldOut, folds, hold_out
+from kvpred.predictors.greybox import STAGES
+
+Floats = NDArray[np.float64]
+
+COMPARISON_SPLIT = "random rows"
+_WORST_SHOWN = 10
+
+
+def evaluate(sites: SiteTable, *, level: float = 0.9, seed: int = 0) -> AccuracyReport:
+    """Hold sites out in every way that `SPLITS` names, and judge what is predicted of them.
+
+    Parameters
+    ----------
+    sites : SiteTable
+        Medians of one model, device and engine.
+    level : float
+        Level of the intervals, between 0 and 1.
+    seed : int
+        Of the random rows.
+
+    Raises
+    ------
+    UsageError
+        If the sites are too few for any split.
+    """
+    if not 0 < level < 1:
+        raise UsageError(f"level={level} must lie between 0 and 1")
+    table = canonical(sites)
+    noise = median_noise(table)
+    predictions: list[SitePrediction] = []
+    splits: list[SplitAccuracy] = []
+    left_out: dict[str, str] = {}
+    for split in SPLITS:
+        tested: list[_StageTest] = []
+        for stage in [stage for stage in STAGES if stage in table.stage]:
+            try:
+                tested.append(_test_stage(table, noise, stage, split, level=level, seed=seed))
+            except UsageError as error:
+                left_out[f"{split}, {stage}"] = str(error)
+        if tested:
+            splits.append(_summary(split, tested))
+            predictions += [site for one in tested for site in one.sites]
+    if not splits:
+        raise UsageError(f"too few sites to hold any out: {next(iter(left_out.values()))}")
+    return AccuracyReport(
+        level=level,
+        seed=seed,
+        n_sites=len(table),
+        n_runs=int(table.count.sum()),
+        n_moved=int(table.moved.sum()),
+        splits=tuple(splits),
+        left_out=left_out,
+        sites=tuple(predictions),
+        worst_sites=_worst_sites(predictions),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _StageTest:
+    """One stage under one split."""
+
+    sites: list[SitePrediction]
+    interval: Coverage
+    ranking: Ranking
+    copy_ranking: Ranking
+
+
+def _test_stage(
+    table: SiteTable, noise: MedianNoise, stage: str, split: str, *, level: float, seed: int
+) -> _StageTest:
+    held = hold_out(table, stage, split, seed=seed)
+    copy_s = copies(table, stage, split, held, seed=seed)
+    width = log_half_widths(table, stage, held, level=level)
+    tested, error = table.select(held.row), noise.error[held.row]
+    inside = np.abs(np.log(tested.time_s / held.time_s)) <= width
+    return _StageTest(
+        _predictions(tested, held, split=split, width=width, copy_s=copy_s, noise=noise.loss[held.row]),
+        coverage(stage, inside, width, level=level),
+        rank_methods(tested, held.time_s, error, stage=stage),
+        rank_methods(tested, copy_s, error, stage=stage),
+    )
+
+
+def _summary(split: str, tested: Sequence[_StageTest]) -> SplitAccuracy:
+    cells = tuple(cell for one in tested for cell in _cells(one.sites))
+    worst = min(cells, key=lambda cell: cell.accuracy)
+    return SplitAccuracy(
+        split=split,
+        mean=_mean([cell.accuracy for cell in cells]),
+        ceiling=_mean([cell.ceiling for cell in cells]),
+        copy=_mean([cell.copy for cell in cells]),
+        worst=worst.accuracy,
+        worst_cell=f"{worst.method} {worst.stage}",
+        skill=_skill([cell for cell in cells if cell.method != BASELINE]),
+        cells=cells,
+        intervals=tuple(one.interval for one in tested),
+        rankings=tuple(one.ranking for one in tested),
+        copy_rankings=tuple(one.copy_ranking for one in tested),
+    )
+
+
+def copies(table: SiteTable, stage: str, split: str, held: HeldOut, *, seed: int = 0) -> Floats:
+    """Return what copying fp16 says of each held-out site: fp16's own fit in the same fold.
+
+    Parameters
+    ----------
+    table : SiteTable
+        With canonical method strings.
+    stage, split, seed
+        As in `kvpred.predictors.crossval.hold_out`.
+    held : HeldOut
+        What that returned.
+
+    Returns
+    -------
+    array, shape (n_held_out,)
+        Seconds.
+    """
+    time_s = np.empty(len(held.row))
+    for number, (train, _) in enumerate(folds(table, split, seed=seed)):
+        own = held.fold == number
+        if own.any():
+            fits = fit_stage_methods(table, stage, train=train & (table.method == BASELINE))
+            time_s[own], _ = predict_sites(fits, table, np.isin(np.arange(len(table)), held.row[own]))
+    return time_s
+
+
+def _predictions(
+    tested: SiteTable, held: HeldOut, *, split: str, width: Floats, copy_s: Floats, noise: Floats
+) -> list[SitePrediction]:
+    places = list(
+        zip(tested.bsz.tolist(), tested.prompt_len.tolist(), tested.output_len.tolist(), strict=True)
+    )
+    fp16_s = {
+        place: time_s
+        for place, method, time_s in zip(places, tested.method.tolist(), tested.time_s.tolist(), strict=True)
+        if method == BASELINE
+    }
+    return [
+        SitePrediction(
+            split=split,
+            stage=str(tested.stage[i]),
+            method=method,
+            bsz=place[0],
+            prompt_len=place[1],
+            output_len=place[2],
+            count=int(tested.count[i]),
+            measured_s=float(tested.time_s[i]),
+            predicted_s=float(held.time_s[i]),
+            low_s=float(held.time_s[i] * np.exp(-width[i])),
+            high_s=float(held.time_s[i] * np.exp(width[i])),
+            copy_s=float(copy_s[i]),
+            fp16_measured_s=None if method == BASELINE else fp16_s.get(place),
+            noise=float(noise[i]),
+        )
+        for i, (place, method) in enumerate(zip(places, tested.method.tolist(), strict=True))
+    ]
+
+
+def _cells(sites: Sequence[SitePrediction]) -> list[CellAccuracy]:
+    """Return the accuracy of one stage by method, fp16 first."""
+    methods = sorted({p.method for p in sites}, key=lambda method: (method != BASELINE, method))
+    return [_cell([p for p in sites if p.method == method]) for method in methods]
+
+
+def _cell(sites: Sequence[SitePrediction]) -> CellAccuracy:
+    method = sites[0].method
+    accuracy = _mean([_share(p.predicted_s, p) for p in sites])
+    copy = _mean([_share(p.copy_s, p) for p in sites])
+    measured = [_share(p.fp16_measured_s, p) for p in sites if p.fp16_measured_s is not None]
+    return CellAccuracy(
+        stage=sites[0].stage,
+        method=method,
+        n_sites=len(sites),
+        accuracy=accuracy,
+        ceiling=1 - _mean([p.noise for p in sites]),
+        copy=copy,
+        measured_copy=_mean(measured) if measured else None,
+        skill=1 - (1 - accuracy) / (1 - copy) if method != BASELINE else None,
+    )
+
+
+def _share(time_s: float, site: SitePrediction) -> float:
+    return 1 - abs(time_s / site.measured_s - 1)
+
+
+def _skill(compressed: Sequence[CellAccuracy]) -> float | None:
+    if not compressed:
+        return None
+    return 1 - _mean([1 - cell.accuracy for cell in compressed]) / _mean(
+        [1 - cell.copy for cell in compressed]
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _worst_sites(predictions: Sequence[SitePrediction]) -> tuple[SitePrediction, ...]:
+    worst: dict[tuple[object, ...], SitePrediction] = {}
+    ordered = sorted(predictions, key=lambda p: -abs(p.error))
+    for p in ordered:
+        if p.split != COMPARISON_SPLIT:
+            worst.setdefault((p.stage, p.method, p.bsz, p.prompt_len, p.output_len), p)
+    return tuple(worst.values())[:_WORST_SHOWN]

@@ -1,0 +1,188 @@
+"""From measured files to a predictor: read, check, pool, fit and judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kvpred.data.profiles import Profile
+from kvpred.data.runs import Run, read_runs
+from kvpred.data.sites import pool_sites
+from kvpred.data.store import find_profiles, read_profile
+from kvpred.errors import DataError, UsageError
+from kvpred.hardware import get_device, get_engine_spec
+from kvpred.methods import get_method, list_methods
+from kvpred.models import get_model
+from kvpred.predictors.calibration import Profiles
+from kvpred.predictors.estimate import DEFAULT_ENGINE
+from kvpred.predictors.predictor import Predictor, fit_predictor
+from kvpred.predictors.scaling import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Where the measurements lie, and what they do not say of themselves.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        CSV files of runs of one model, device and engine, or folders of them.
+    profiles : sequence of Path
+        Folders of operator profiles, or roots that are searched for them.
+    model, device, engine, method : str, optional
+        What files and folders do not say; `method` is the profile's.
+    tp : int
+        Tensor-parallel degree of the profiles' rows to take.
+    pool_labels : bool
+        Take a published table's model names as labels of repeats of `model`.
+    """
+
+    runs: Sequence[Path] = ()
+    profiles: Sequence[Path] = ()
+    model: str | None = None
+    device: str | None = None
+    engine: str | None = None
+    method: str | None = None
+    tp: int = 1
+    pool_labels: bool = False
+
+
+def train(
+    measured: Measurements,
+    *,
+    regressor: str = "physics",
+    label: str | None = None,
+    provenance: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Predictor:
+    """Fit a predictor to runs, to operator profiles, or to runs on top of profiles.
+
+    Parameters
+    ----------
+    measured : Measurements
+    regressor : str
+        Of the operators: ``physics``, ``forest``, ``lightgbm``, ``hybrid`` or ``auto``.
+    label : str, optional
+        Also state the accuracy of the runs under this label alone.
+    provenance : str, optional
+        One sentence on whose measurements these are; made of files and counts if not given.
+    progress : callable
+        Told in a sentence what is being done.
+
+    Raises
+    ------
+    DataError, UsageError
+        If the files are wrong, contradict each other, or are too few for a fit.
+    """
+    profiles = _read_profiles(measured)
+    if not measured.runs:
+        return _from_profiles(profiles, measured, regressor, provenance, progress)
+    runs = _read_runs(measured)
+    sites = pool_sites(runs)
+    first = runs[0]
+    place = Place(get_model(first.model), get_device(first.device), first.tp)
+    get_engine_spec(first.engine)
+    progress(f"{len(runs)} runs at {len(sites)} sites; fitting and holding sites out")
+    if moved := int(sites.moved.sum()):
+        progress(f"{moved} decode runs labelled 65 tokens longer were taken for their nominal length")
+    predictor = fit_predictor(
+        sites,
+        place=place,
+        engine=first.engine,
+        provenance=provenance or _provenance(place, measured, f"{len(runs)} runs under {first.engine}"),
+        profiles=_steps(profiles, place, regressor),
+    )
+    if label is None:
+        return predictor
+    from kvpred.evaluation.labels import evaluate_label
+
+    progress(f"judging the runs labelled {label} alone")
+    alone = {f"label {label} alone": evaluate_label(runs, label)}
+    return replace(predictor, accuracy={**predictor.accuracy, **alone})
+
+
+def _from_profiles(
+    profiles: Sequence[Profile],
+    measured: Measurements,
+    regressor: str,
+    provenance: str | None,
+    progress: Callable[[str], None],
+) -> Predictor:
+    from kvpred.predictors.profiled import predictor_of_profile
+
+    if not profiles:
+        raise UsageError("nothing to learn from: give --runs, --profile or both")
+    place = _place(profiles, measured.tp)
+    progress(
+        f"fitting the operators of {len(profiles)} profiles; without runs the step overhead stays unknown"
+    )
+    return predictor_of_profile(
+        profiles,
+        place=place,
+        engine=measured.engine or DEFAULT_ENGINE,
+        provenance=provenance
+        or _provenance(place, measured, f"operator profiles of {len(profiles)} methods"),
+        kind=regressor,
+    )
+
+
+def _steps(profiles: Sequence[Profile], place: Place, regressor: str) -> Profiles:
+    if not profiles:
+        return {}
+    from kvpred.predictors.profiled import profiled_steps
+
+    if _place(profiles, place.tp) != place:
+        raise DataError(
+            f"the runs are of {place.model.name} on {place.device.name}, the profiles of "
+            f"{profiles[0].model} on {profiles[0].device}"
+        )
+    return profiled_steps(profiles, place=place, kind=regressor)
+
+
+def _place(profiles: Sequence[Profile], tp: int) -> Place:
+    places = {Place(get_model(profile.model), get_device(profile.device), tp) for profile in profiles}
+    if len(places) > 1:
+        raise DataError(f"the profiles are of {len(places)} models or devices; give those of one")
+    return places.pop()
+
+
+def _read_profiles(measured: Measurements) -> list[Profile]:
+    """Read every profile under the given folders; options say what a folder's names do not."""
+    known = [method.name for method in list_methods()]
+    folders = [key.path for root in measured.profiles for key in find_profiles(root, known_methods=known)]
+    if measured.profiles and not folders:
+        raise DataError("no profile here: no attention.csv or mlp.csv", path=measured.profiles[0])
+    return [
+        read_profile(
+            folder,
+            device=measured.device,
+            model=measured.model,
+            method=measured.method,
+            known_methods=known,
+        )
+        for folder in folders
+    ]
+
+
+def _read_runs(measured: Measurements) -> list[Run]:
+    runs = read_runs(
+        *measured.runs,
+        model=measured.model,
+        device=measured.device,
+        engine=measured.engine,
+        pool_labels=measured.pool_labels,
+        known_methods=[method.name for method in list_methods()],
+    )
+    for spec in sorted({run.method_params for run in runs}):
+        get_method(spec)
+    if "fp16" not in {run.method for run in runs}:
+        raise UsageError(
+            "the runs hold no fp16; every method is fitted relative to it, so measure that first"
+        )
+    return runs
+
+
+def _provenance(place: Place, measured: Measurements, what: str) -> str:
+    names = ", ".join(path.name for path in (*measured.runs, *measured.profiles))
+    return f"{what} of {place.model.name} on {place.device.title} ({names})"

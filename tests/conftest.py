@@ -1,0 +1,34 @@
+"""What tests of several floors share: the published data, and the packaged predictor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import kvpred
+from kvpred.predictors.predictor import Predictor
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder of pyproject.toml."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Published tables that the project does not carry; tests that need them are skipped without."""
+    folder = Path(os.environ.get("KVPRED_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no published data at {folder}: set KVPRED_SHARED to the folder that holds data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packaged() -> Predictor:
+    """The predictor that comes with the package."""
+    return kvpred.load(kvpred.PACKAGED)

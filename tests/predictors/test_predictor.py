@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import kvpred
+from kvpred.data.runs import read_runs
+from kvpred.data.sites import SiteTable, pool_sites
+from kvpred.errors import NotCoveredError, UsageError
+from kvpred.methods import get_method
+from kvpred.predictors.crossval import SPLITS
+from kvpred.predictors.greybox import STAGES
+from kvpred.predictors.predictor import Predictor, fit_predictor
+from kvpred.predictors.scaling import Place
+
+MakeTable = Callable[..., SiteTable]
+H2O = get_method("h2o").spec
+
+
+@pytest.fixture
+def fit(here: Place) -> Callable[..., Predictor]:
+    def fit(table: SiteTable, **options: bool) -> Predictor:
+        return fit_predictor(table, place=here, engine="lmdeploy", provenance="made up", **options)
+
+    return fit
+
+
+def test_the_packaged_predictor_is_what_the_published_runs_give(shared_data, packaged: Predictor) -> None:
+    runs = read_runs(
+        shared_data / "a6000" / "throughput",
+        model="llama-2-7b",
+        device="a6000",
+        engine="lmdeploy",
+        pool_labels=True,
+    )
+    again = fit_predictor(
+        pool_sites(runs), place=packaged.place, engine="lmdeploy", provenance="", assess=False
+    )
+    for stage in STAGES:
+        made, packed = again.stages[stage], packaged.stages[stage]
+        assert made.fits.form == packed.fits.form
+        np.testing.assert_array_equal(made.domain.corners, packed.domain.corners)
+        for method, found in made.fits.fits.items():
+            np.testing.assert_allclose(found.coef, packed.fits.fits[method].coef, rtol=1e-5, atol=1e-12)
+
+
+def test_a_fit_is_the_same_every_time(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
+    table = make_table(bsz=(1, 2, 8))
+    first, second = fit(table), fit(table)
+    assert first.accuracy == second.accuracy
+    for stage in STAGES:
+        assert first.stages[stage].scores.tolist() == second.stages[stage].scores.tolist()
+
+
+def test_what_held_out_sites_taught_is_kept(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
+    predictor = fit(make_table(bsz=(1, 2, 8)))
+    assert list(predictor.accuracy) == list(SPLITS)
+    for split in SPLITS:
+        assert set(predictor.accuracy[split]) == {f"{m} {s}" for m in predictor.methods for s in STAGES}
+        assert min(predictor.accuracy[split].values()) > 0.93
+    for stage in STAGES:
+        scores = predictor.stages[stage].scores
+        assert len(scores) == 2 * np.count_nonzero(predictor.sites.stage == stage)
+        assert np.all(np.diff(scores) >= 0)
+
+
+def test_made_up_runs_at_new_sites_fall_into_their_intervals(
+    make_table: MakeTable, fit: Callable[..., Predictor]
+) -> None:
+    predictor = fit(make_table(bsz=(1, 2, 8)))
+    fresh = make_table(bsz=(1, 3, 6, 8), prompt_len=(192, 384, 768, 1536, 3072), seed=9)
+    inside = []
+    for method in predictor.methods:
+        rows = fresh.select(fresh.method == method)
+        found = kvpred.predict(
+            method=method, bsz=rows.bsz, prompt_len=rows.prompt_len, output_len=1, predictor=predictor
+        )
+        for stage, field in (("prefill", "ttft_s"), ("decode", "tpot_s")):
+            (low, high), of = found.interval[field], rows.stage == stage
+            inside += ((low <= rows.time_s) & (rows.time_s <= high))[of].tolist()
+    assert 0.85 <= np.mean(inside) <= 0.98
+
+
+def test_only_methods_with_runs_of_both_stages_are_measured(
+    make_table: MakeTable, fit: Callable[..., Predictor]
+) -> None:
+    table = make_table(bsz=(1, 2, 8))
+    predictor = fit(table.select((table.method != H2O) | (table.stage == "prefill")))
+    assert H2O not in predictor.methods
+    assert kvpred.predict(method="h2o", bsz=2, prompt_len=512, predictor=predictor).basis == "roofline"
+
+
+@pytest.mark.parametrize("missing", STAGES)
+def test_both_stages_are_needed(make_table: MakeTable, fit: Callable[..., Predictor], missing: str) -> None:
+    table = make_table()
+    with pytest.raises(UsageError, match=f"there are no {missing} runs"):
+        fit(table.select(table.stage != missing))
+
+
+def test_fp16_is_needed(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
+    with pytest.raises(UsageError, match="there are no fp16 runs"):
+        fit(make_table(methods={"h2o": 1.0}))
+
+
+def test_runs_of_one_batch_size_suffice(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
+    predictor = fit(make_table(bsz=(1,)))
+    assert set(predictor.accuracy) == {"lengths", "random rows"}
+    estimate = kvpred.predict(method="kivi", bsz=1, prompt_len=700, predictor=predictor)
+    assert (estimate.basis, estimate.in_domain) == ("calibrated", True)
+
+
+def test_runs_of_one_length_suffice(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
+    predictor = fit(make_table(prompt_len=(1024,)))
+    assert set(predictor.accuracy) == {"batches", "largest batch", "random rows"}
+    assert kvpred.predict(method="kivi", bsz=3, prompt_len=1024, output_len=1, predictor=predictor).in_domain
+
+
+def test_a_stage_may_reach_further_than_the_other(
+    make_table: MakeTable, fit: Callable[..., Predictor]
+) -> None:
+    table = make_table(bsz=(1, 2, 8))
+    predictor = fit(table.select((table.stage == "decode") | (table.bsz < 8)))
+    assert len(predictor.accuracy["largest batch"]) == 6
+
+
+def test_without_held_out_sites_no_interval_is_made_up(
+    make_table: MakeTable, fit: Callable[..., Predictor]
+) -> None:
+    predictor = fit(make_table(), assess=False)
+    assert predictor.accuracy == {}
+    with pytest.raises(NotCoveredError, match="without held-out sites"):
+        kvpred.predict(method="kivi", bsz=1, prompt_len=700, predictor=predictor)
+
+
+def test_short_method_names_are_written_out(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
+    table = make_table()
+    short = replace(table, method=np.array([name.partition(":")[0] for name in table.method]))
+    assert fit(short, assess=False).methods == fit(table, assess=False).methods
