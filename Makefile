@@ -9,10 +9,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export KVPRED_SHARED ?= $(abspath ../shared)
+export LD_LIBRARY_PATH := $(CURDIR)/.venv/openmp$(addprefix :,$(LD_LIBRARY_PATH))
 
 BUNDLE := kvpred/data/packaged/llama-2-7b_a6000_lmdeploy
-PROVENANCE := Published runs of LLaMA-2-7B on an RTX A6000 under LMDeploy (github.com/LLMkvsys/rethink-kv-compression, \
-	1_thr_predictor/0_exp): a part of the rows, four model labels with one model's times pooled
+PROVENANCE := published runs of rethink-kv-compression (MLSys 2025): LLaMA-2-7B on one RTX A6000 under LMDeploy, \
+	663 rows at 190 sites, four labels pooled as repeats
 
 .PHONY: help run test lint format bundle docs bench clean
 
@@ -60,4 +61,10 @@ clean: ## Remove .venv and everything that tools left behind
 
 .venv/.dev: .venv/.core
 	$(PIP_INSTALL) -e '.[dev,train,report]'
+	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || $(MAKE) --no-print-directory .venv/openmp
 	@touch $@
+
+# LightGBM loads the system's OpenMP library, which a bare machine lacks; scikit-learn brings its own.
+.venv/openmp:
+	mkdir -p $@
+	ln -s $(CURDIR)/.venv/lib/python3*/site-packages/scikit_learn.libs/libgomp* $@/libgomp.so.1

@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import kvpred
 from kvpred.predictors.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
+
+# A busy machine is no failure: properties are checked without a clock.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -39,14 +39,15 @@ PAGES = {page.name: page for page in generate.PAGES}
 def _profile_table(name: str) -> str:
     """Return a profile's CSV with two prefill and two decode rows."""
     schema = SCHEMAS[name]
-    rows = []
+    lines = [",".join(schema.required)]
     for tokens, prefill in ((64, True), (128, True), (1, False), (2, False)):
         row = dict.fromkeys(schema.integers, 32) | dict.fromkeys(schema.booleans, True)
-        row |= dict.fromkeys(schema.texts, "sdpa") | {time_column(op): 0.1 * tokens for op in schema.operators}
-        row |= {"num_tensor_parallel_workers": 1, "num_tokens": tokens, "batch_size": 1 if prefill else tokens}
-        row |= {"prefill_chunk_size": tokens * prefill, "is_prefill": prefill}
-        rows.append(",".join(str(row[column]) for column in schema.required))
-    return "\n".join([",".join(schema.required), *rows]) + "\n"
+        row |= dict.fromkeys(schema.texts, "sdpa")
+        row |= {time_column(operator): 0.1 * tokens for operator in schema.operators}
+        row |= {"num_tensor_parallel_workers": 1, "num_tokens": tokens, "is_prefill": prefill}
+        row |= {"batch_size": tokens, "prefill_chunk_size": tokens * prefill}
+        lines.append(",".join(str(row[column]) for column in schema.required))
+    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +63,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, packaged: Predictor) -> 
     (folder / "runs.csv").write_text(bodies["runs.csv"])
     (folder / "config.json").write_text(bodies["qwen2.5-7b/config.json"])
     bundle.save(packaged, folder / "my-bundle")
-    for profile in ("profiles/compute/a100/meta-llama/Llama-2-7b-hf", "my-profiles/compute/a100/llama-2-7b/fp16"):
+    for profile in (
+        "profiles/compute/a100/meta-llama/Llama-2-7b-hf",
+        "my-profiles/compute/a100/llama-2-7b/fp16",
+    ):
         (folder / profile).mkdir(parents=True)
         for name in SCHEMAS:
             (folder / profile / f"{name}.csv").write_text(_profile_table(name))

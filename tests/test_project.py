@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,24 +88,15 @@ def test_the_licence_is_apache(project: dict[str, str]) -> None:
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
 
 
-def _imported_at_once(tree: ast.Module) -> Iterator[str]:
-    """Yield the packages that a module imports when it is loaded itself."""
-    for node in ast.walk(ast.Module([n for n in tree.body if not isinstance(n, ast.If)], [])):
-        if isinstance(node, ast.FunctionDef):
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield (node.module or "").partition(".")[0]
-
-
 def test_predicting_loads_nothing_beyond_the_core() -> None:
     program = (
         "import sys, kvpred; from kvpred.cli import run; "
         "run(['predict', '--bsz', '1', '--prompt-len', '64', '--format', 'json']); "
         "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True
+    )
     heavy = {"pandas", "sklearn", "lightgbm", "scipy", "plotly", "torch", "transformers"}
     assert heavy & set(loaded.stderr.split()) == set()
 

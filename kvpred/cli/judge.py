@@ -7,8 +7,53 @@ from typing import Annotated
 
 import typer
 
-from kvpred.cli.app import JUDGE, Format, FormatOption, app
+from kvpred.cli.app import JUDGE, Format, FormatOption, PredictorOption, app
 from kvpred.cli.output import emit, note
+
+RunsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--runs", help="Runs that the predictor has not seen: CSV files, or folders of them."),
+]
+
+
+@app.command("validate", rich_help_panel=JUDGE)
+def validate_command(
+    predictor: PredictorOption = None,
+    runs: RunsOption = None,
+    pool_labels: Annotated[
+        bool, typer.Option("--pool-labels", help="Take a published table's model names as repeats.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG figures.")
+    ] = None,
+    level: Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")] = 0.9,
+    seed: Annotated[int, typer.Option("--seed", help="Of random rows and random sites.")] = 0,
+    form: FormatOption = Format.table,
+) -> None:
+    """Hold out whole lengths and batches of a predictor's own sites, or judge it on runs it has not seen.
+
+    Example: kvpred validate --report accuracy-report
+    """
+    from kvpred.reports.tables import rich_tables
+    from kvpred.reports.validation import validation_record, validation_sheets, write_validation
+    from kvpred.workflows.validation import validate
+
+    result = validate(
+        predictor, runs=runs or (), pool_labels=pool_labels, level=level, seed=seed, progress=note
+    )
+    if form is Format.csv:
+        emit(validation_sheets(result)[1].records(), form, lambda width: "")
+    else:
+        emit(
+            [validation_record(result)],
+            form,
+            lambda width: rich_tables(validation_sheets(result), notes=result.notes),
+        )
+    if report is not None:
+        written = write_validation(result, report)
+        note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
+        if written.remark:
+            note(written.remark)
 
 
 @app.command("audit", rich_help_panel=JUDGE)

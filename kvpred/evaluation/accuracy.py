@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvpred.data.sites import SiteTable
-from kvpred.errors import UsageError
+from kvpred.errors import NotCoveredError, UsageError
 from kvpred.evaluation.accuracy_report import AccuracyReport, CellAccuracy, SitePrediction, SplitAccuracy
 from kvpred.evaluation.intervals import Coverage, coverage, log_half_widths
 from kvpred.evaluation.noise import MedianNoise, median_noise
 from kvpred.evaluation.ranking import Ranking, rank_methods
-from kvpred.predictors.calibration import BASELINE, canonical, fit_stage_methods, predict_sites
+from kvpred.predictors.calibration import (
+    BASELINE,
+    Profiles,
+    canonical,
+    fit_stage_methods,
+    predict_sites,
+    stage_lengths,
+)
 from kvpred.predictors.crossval import SPLITS, HeldOut, folds, hold_out
 from kvpred.predictors.greybox import STAGES
+from kvpred.predictors.predictor import Predictor
 
 Floats = NDArray[np.float64]
 
 COMPARISON_SPLIT = "random rows"
+GIVEN = "given runs"
 _WORST_SHOWN = 10
 
 
-def evaluate(sites: SiteTable, *, level: float = 0.9, seed: int = 0) -> AccuracyReport:
+def evaluate(
+    sites: SiteTable, *, level: float = 0.9, seed: int = 0, profiles: Profiles | None = None
+) -> AccuracyReport:
     """Hold sites out in every way that `SPLITS` names, and judge what is predicted of them.
 
     Parameters
@@ -35,14 +46,15 @@ def evaluate(sites: SiteTable, *, level: float = 0.9, seed: int = 0) -> Accuracy
         Level of the intervals, between 0 and 1.
     seed : int
         Of the random rows.
+    profiles : mapping of str to DeviceTimes, optional
+        Profiled operators that the predictor rests on besides.
 
     Raises
     ------
     UsageError
         If the sites are too few for any split.
     """
-    if not 0 < level < 1:
-        raise UsageError(f"level={level} must lie between 0 and 1")
+    _check_level(level)
     table = canonical(sites)
     noise = median_noise(table)
     predictions: list[SitePrediction] = []
@@ -52,7 +64,11 @@ def evaluate(sites: SiteTable, *, level: float = 0.9, seed: int = 0) -> Accuracy
         tested: list[_StageTest] = []
         for stage in [stage for stage in STAGES if stage in table.stage]:
             try:
-                tested.append(_test_stage(table, noise, stage, split, level=level, seed=seed))
+                held = hold_out(table, stage, split, seed=seed, profiles=profiles)
+                copy_s = copies(table, stage, split, held, seed=seed, profiles=profiles)
+                width = log_half_widths(table, stage, held, level=level, profiles=profiles)
+                rows = _Rows(table.select(held.row), held.time_s, copy_s, width, noise.of(held.row))
+                tested.append(_test(rows, split, stage, level=level))
             except UsageError as error:
                 left_out[f"{split}, {stage}"] = str(error)
         if tested:
@@ -60,6 +76,60 @@ def evaluate(sites: SiteTable, *, level: float = 0.9, seed: int = 0) -> Accuracy
             predictions += [site for one in tested for site in one.sites]
     if not splits:
         raise UsageError(f"too few sites to hold any out: {next(iter(left_out.values()))}")
+    return _report(table, splits, predictions, level=level, seed=seed, left_out=left_out)
+
+
+def judge(predictor: Predictor, sites: SiteTable, *, level: float = 0.9) -> AccuracyReport:
+    """Judge a fitted predictor on runs that it was not fitted to; the report has the one split `GIVEN`.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    sites : SiteTable
+        Medians of other runs of the predictor's own model, device and engine.
+    level : float
+        Level of the intervals, between 0 and 1.
+
+    Raises
+    ------
+    NotCoveredError
+        If the predictor has no runs of a method.
+    """
+    _check_level(level)
+    table = canonical(sites)
+    unknown = sorted(set(table.method.tolist()) - set(predictor.methods))
+    if unknown:
+        raise NotCoveredError(f"the predictor has no runs of {', '.join(unknown)} to judge")
+    noise, tested = median_noise(table), []
+    for stage in [stage for stage in STAGES if stage in table.stage]:
+        mask, calibration = table.stage == stage, predictor.stages[stage]
+        time_s, error = predict_sites(calibration.fits, table, mask)
+        own = table.select(mask)
+        copy_s = calibration.fits.fits[BASELINE].times(bsz=own.bsz, length=stage_lengths(table)[mask])
+        outside = calibration.domain.octaves_outside(
+            bsz=own.bsz, length=own.prompt_len if stage == "prefill" else own.kv_len
+        )
+        width = calibration.score(level) * error * (1.0 + calibration.growth_per_octave * outside)
+        rows = _Rows(own, time_s, copy_s, width, noise.of(np.flatnonzero(mask)))
+        tested.append(_test(rows, GIVEN, stage, level=level))
+    predictions = [site for one in tested for site in one.sites]
+    return _report(table, [_summary(GIVEN, tested)], predictions, level=level, seed=0, left_out={})
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise UsageError(f"level={level} must lie between 0 and 1")
+
+
+def _report(
+    table: SiteTable,
+    splits: Sequence[SplitAccuracy],
+    predictions: Sequence[SitePrediction],
+    *,
+    level: float,
+    seed: int,
+    left_out: Mapping[str, str],
+) -> AccuracyReport:
     return AccuracyReport(
         level=level,
         seed=seed,
@@ -74,6 +144,17 @@ def evaluate(sites: SiteTable, *, level: float = 0.9, seed: int = 0) -> Accuracy
 
 
 @dataclass(frozen=True, slots=True)
+class _Rows:
+    """Sites of one stage and what is said of them, aligned: seconds, log half-width, noise of the truth."""
+
+    sites: SiteTable
+    predicted_s: Floats
+    copy_s: Floats
+    width: Floats
+    noise: MedianNoise
+
+
+@dataclass(frozen=True, slots=True)
 class _StageTest:
     """One stage under one split."""
 
@@ -83,19 +164,13 @@ class _StageTest:
     copy_ranking: Ranking
 
 
-def _test_stage(
-    table: SiteTable, noise: MedianNoise, stage: str, split: str, *, level: float, seed: int
-) -> _StageTest:
-    held = hold_out(table, stage, split, seed=seed)
-    copy_s = copies(table, stage, split, held, seed=seed)
-    width = log_half_widths(table, stage, held, level=level)
-    tested, error = table.select(held.row), noise.error[held.row]
-    inside = np.abs(np.log(tested.time_s / held.time_s)) <= width
+def _test(rows: _Rows, split: str, stage: str, *, level: float) -> _StageTest:
+    inside = np.abs(np.log(rows.sites.time_s / rows.predicted_s)) <= rows.width
     return _StageTest(
-        _predictions(tested, held, split=split, width=width, copy_s=copy_s, noise=noise.loss[held.row]),
-        coverage(stage, inside, width, level=level),
-        rank_methods(tested, held.time_s, error, stage=stage),
-        rank_methods(tested, copy_s, error, stage=stage),
+        _predictions(rows, split),
+        coverage(stage, inside, rows.width, level=level),
+        rank_methods(rows.sites, rows.predicted_s, rows.noise.error, stage=stage),
+        rank_methods(rows.sites, rows.copy_s, rows.noise.error, stage=stage),
     )
 
 
@@ -117,14 +192,22 @@ def _summary(split: str, tested: Sequence[_StageTest]) -> SplitAccuracy:
     )
 
 
-def copies(table: SiteTable, stage: str, split: str, held: HeldOut, *, seed: int = 0) -> Floats:
+def copies(
+    table: SiteTable,
+    stage: str,
+    split: str,
+    held: HeldOut,
+    *,
+    seed: int = 0,
+    profiles: Profiles | None = None,
+) -> Floats:
     """Return what copying fp16 says of each held-out site: fp16's own fit in the same fold.
 
     Parameters
     ----------
     table : SiteTable
         With canonical method strings.
-    stage, split, seed
+    stage, split, seed, profiles
         As in `kvpred.predictors.crossval.hold_out`.
     held : HeldOut
         What that returned.
@@ -138,40 +221,39 @@ def copies(table: SiteTable, stage: str, split: str, held: HeldOut, *, seed: int
     for number, (train, _) in enumerate(folds(table, split, seed=seed)):
         own = held.fold == number
         if own.any():
-            fits = fit_stage_methods(table, stage, train=train & (table.method == BASELINE))
+            fits = fit_stage_methods(
+                table, stage, train=train & (table.method == BASELINE), profiles=profiles
+            )
             time_s[own], _ = predict_sites(fits, table, np.isin(np.arange(len(table)), held.row[own]))
     return time_s
 
 
-def _predictions(
-    tested: SiteTable, held: HeldOut, *, split: str, width: Floats, copy_s: Floats, noise: Floats
-) -> list[SitePrediction]:
-    places = list(
-        zip(tested.bsz.tolist(), tested.prompt_len.tolist(), tested.output_len.tolist(), strict=True)
-    )
+def _predictions(rows: _Rows, split: str) -> list[SitePrediction]:
+    sites = rows.sites
+    places = list(zip(sites.bsz.tolist(), sites.prompt_len.tolist(), sites.output_len.tolist(), strict=True))
     fp16_s = {
         place: time_s
-        for place, method, time_s in zip(places, tested.method.tolist(), tested.time_s.tolist(), strict=True)
+        for place, method, time_s in zip(places, sites.method.tolist(), sites.time_s.tolist(), strict=True)
         if method == BASELINE
     }
     return [
         SitePrediction(
             split=split,
-            stage=str(tested.stage[i]),
+            stage=str(sites.stage[i]),
             method=method,
             bsz=place[0],
             prompt_len=place[1],
             output_len=place[2],
-            count=int(tested.count[i]),
-            measured_s=float(tested.time_s[i]),
-            predicted_s=float(held.time_s[i]),
-            low_s=float(held.time_s[i] * np.exp(-width[i])),
-            high_s=float(held.time_s[i] * np.exp(width[i])),
-            copy_s=float(copy_s[i]),
+            count=int(sites.count[i]),
+            measured_s=float(sites.time_s[i]),
+            predicted_s=float(rows.predicted_s[i]),
+            low_s=float(rows.predicted_s[i] * np.exp(-rows.width[i])),
+            high_s=float(rows.predicted_s[i] * np.exp(rows.width[i])),
+            copy_s=float(rows.copy_s[i]),
             fp16_measured_s=None if method == BASELINE else fp16_s.get(place),
-            noise=float(noise[i]),
+            noise=float(rows.noise.loss[i]),
         )
-        for i, (place, method) in enumerate(zip(places, tested.method.tolist(), strict=True))
+        for i, (place, method) in enumerate(zip(places, sites.method.tolist(), strict=True))
     ]
 
 

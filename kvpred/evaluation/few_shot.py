@@ -124,7 +124,7 @@ def few_shot(
     *,
     n_sites: Sequence[int] = (0, 1, 2, 4, 8),
     level: float = 0.9,
-    draws: int = 50,
+    draws: int = 25,
     seed: int = 0,
 ) -> FewShotReport:
     """Treat each method in turn as new, and learn it from fp16 and a few of its own sites.

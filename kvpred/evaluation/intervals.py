@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvpred.data.sites import SiteTable
+from kvpred.predictors.calibration import Profiles
 from kvpred.predictors.crossval import HeldOut, conformal_quantile, growth_per_octave, hold_out, score_by_fold
 from kvpred.predictors.domain import Domain
 
@@ -80,7 +81,9 @@ def binomial_band(n: int, share: float, *, confidence: float = 0.95) -> tuple[fl
     return float(np.argmax(cumulated >= tail)) / n, float(np.argmax(cumulated >= 1 - tail)) / n
 
 
-def log_half_widths(table: SiteTable, stage: str, held: HeldOut, *, level: float) -> Floats:
+def log_half_widths(
+    table: SiteTable, stage: str, held: HeldOut, *, level: float, profiles: Profiles | None = None
+) -> Floats:
     """Return the half-width of each held-out log time, learnt from other folds only.
 
     A fold's intervals rest on the scores of the other folds. Where there is but one (the largest batch), the
@@ -95,6 +98,8 @@ def log_half_widths(table: SiteTable, stage: str, held: HeldOut, *, level: float
     held : HeldOut
         Of this table and stage.
     level : float
+    profiles : mapping of str to DeviceTimes, optional
+        As in `kvpred.predictors.crossval.hold_out`.
 
     Raises
     ------
@@ -105,11 +110,11 @@ def log_half_widths(table: SiteTable, stage: str, held: HeldOut, *, level: float
         scores = score_by_fold(held, level)
         return np.array([scores[int(fold)] for fold in held.fold]) * held.error
     training = table.select((table.stage == stage) & ~np.isin(np.arange(len(table)), held.row))
-    splits = [hold_out(training, stage, split).score for split in ("lengths", "batches")]
+    splits = [hold_out(training, stage, split, profiles=profiles).score for split in ("lengths", "batches")]
     score = conformal_quantile(np.concatenate(splits), level)
     domain = Domain.of(bsz=training.bsz, length=_axis(training))
     outside = domain.octaves_outside(bsz=table.bsz[held.row], length=_axis(table)[held.row])
-    growth = growth_per_octave(training, stage, level=level)
+    growth = growth_per_octave(training, stage, level=level, profiles=profiles)
     return np.asarray(score * held.error * (1.0 + growth * outside))
 
 

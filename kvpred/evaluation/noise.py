@@ -35,6 +35,10 @@ class MedianNoise:
     error: Floats
     loss: Floats
 
+    def of(self, rows: NDArray[np.int64]) -> MedianNoise:
+        """Return the noise of the rows with these indices."""
+        return MedianNoise(self.error[rows], self.loss[rows])
+
 
 def median_noise(table: SiteTable) -> MedianNoise:
     """Estimate the noise of each site's median from the spread of its repeats.

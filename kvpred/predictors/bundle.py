@@ -18,7 +18,7 @@ from kvpred.hardware import DeviceSpec, LinkSpec
 from kvpred.models import ModelSpec
 from kvpred.predictors.calibration import BASELINE, Profiles, StageFits
 from kvpred.predictors.domain import Domain
-from kvpred.predictors.greybox import StageFit, StageForm
+from kvpred.predictors.greybox import STAGES, StageFit, StageForm
 from kvpred.predictors.predictor import Predictor, StageCalibration
 from kvpred.predictors.scaling import Place
 
@@ -199,7 +199,7 @@ def _from_json(root: Path, index: dict[str, Any]) -> Predictor:
     return Predictor(
         place=Place(ModelSpec(**index["model"]), DeviceSpec(**device, link=link), int(index["tp"])),
         engine=str(index["engine"]),
-        stages={name: _stage_from_json(stage, profiles) for name, stage in index["stages"].items()},
+        stages={stage: _stage_from_json(index["stages"][stage], profiles) for stage in STAGES},
         sites=read_site_table(root / _SITES) if _SITES in index["files"] else SiteTable.empty(),
         provenance=str(index["provenance"]),
         accuracy=index["accuracy"],

@@ -121,7 +121,7 @@ def growth_per_octave(
     """Measure how the conformal score grows with each doubling beyond the measured range.
 
     Trains on the sites up to (or from) each inner batch size and length and predicts all sites beyond, one to
-    many doublings away; the growth is the least that lifts the interval to `level` at every distance.
+    many doublings away; the growth is the least that takes a share `level` of them into their intervals.
 
     Returns
     -------
@@ -142,12 +142,10 @@ def growth_per_octave(
             scores.append(judged[2])
             octaves.append(distance[test])
     score, octave = (np.concatenate(parts) if parts else np.zeros(0) for parts in (scores, octaves))
-    needed = [
-        (conformal_quantile(score[octave == n], level) / inside - 1.0) / n
-        for n in np.unique(octave)
-        if n > 0 and np.count_nonzero(octave == n) >= 10
-    ]
-    return float(max(0.0, *needed)) if needed else 0.0
+    away = octave > 0
+    if not away.any():
+        return 0.0
+    return max(0.0, conformal_quantile((score[away] / inside - 1.0) / octave[away], level))
 
 
 def _beyond(table: SiteTable, stage: str) -> Iterator[tuple[Mask, Mask, Array]]:

@@ -36,7 +36,8 @@ ATTENTION = 2
 
 # A method's coefficients are pulled toward fp16's: multipliers are expected within 15 % of one and a site's
 # median to carry 3 % of noise and lack of fit, so the ridge weighs (3 / 15)^2.
-PRIOR_STRENGTH = (0.03 / 0.15) ** 2
+SITE_NOISE, PRIOR_SPREAD = 0.03, 0.15
+PRIOR_STRENGTH = (SITE_NOISE / PRIOR_SPREAD) ** 2
 _MAX_ITERATIONS = 200
 # Burnham and Anderson, Model Selection (2002), section 2.6: a difference of 4 to 7 is considerable support.
 _EVIDENCE = 4.0
@@ -203,7 +204,22 @@ def fit_stage(form: StageForm, sites: StageSites, *, prior: StageFit | None = No
     if n_sites:
         coef = _solve(form, terms, time_s, pull=pull, target=target, start=coef)
     design = np.concatenate([form.slopes(terms, coef) / time_s[:, None], pull])
-    return StageFit(form, coef, np.linalg.pinv(design.T @ design, rcond=1e-14, hermitian=True))
+    covariance = np.linalg.pinv(design.T @ design, rcond=1e-14, hermitian=True)
+    surprise = _surprise(prior, scale, sites) if prior is not None and n_sites else 1.0
+    return StageFit(form, coef, covariance * surprise)
+
+
+def _surprise(prior: StageFit, scale: Array, sites: StageSites) -> float:
+    """Return by how much the sites contradict the spread that the prior allows, at least 1.
+
+    A method whose sites lie far outside is of another kind than the prior expects, so its other coefficients
+    are as uncertain: the mean square of the residuals over their expected size, as in a Birge ratio (Birge,
+    Phys. Rev. 40, 207, 1932).
+    """
+    spread = StageFit(prior.form, prior.coef, np.diag(scale**2) / PRIOR_STRENGTH)
+    at = {"bsz": sites.bsz, "length": sites.length}
+    expected = SITE_NOISE**2 * (1.0 + spread.leverage(**at))
+    return max(1.0, float(np.mean(np.log(sites.time_s / prior.times(**at)) ** 2 / expected)))
 
 
 def _solve(
@@ -224,7 +240,7 @@ def _solve(
 
 def _prior_scale(prior: StageFit) -> Array:
     """Return how far each coefficient may wander from the prior: its size there, or its standard error."""
-    hidden = 0.03 * np.sqrt(np.diag(prior.covariance))
+    hidden = SITE_NOISE * np.sqrt(np.diag(prior.covariance))
     return np.maximum(prior.coef, np.maximum(hidden, 1e-15))
 
 
@@ -280,4 +296,4 @@ def _akaike(form: StageForm, groups: Sequence[StageSites]) -> float:
     ]
     mean = float(np.mean(np.concatenate(squares)))
     n_sites = sum(len(sites.bsz) for sites in groups)
-    return n_sites * float(np.log(mean + 1e-12)) + 2.0 * np.count_nonzero(baseline.coef)
+    return n_sites * float(np.log(mean + 1e-12)) + 2.0 * sum(np.count_nonzero(fit.coef) for fit in fits)

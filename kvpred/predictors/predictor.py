@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
 from kvpred.predictors.calibration import BASELINE, Profiles, StageFits, canonical, fit_stage_methods
-from kvpred.predictors.crossval import SPLITS, HeldOut, growth_per_octave, hold_out
+from kvpred.predictors.crossval import SPLITS, HeldOut, conformal_quantile, growth_per_octave, hold_out
 from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import STAGES, Array
 from kvpred.predictors.scaling import Place
@@ -37,6 +38,15 @@ class StageCalibration:
     domain: Domain
     scores: Array
     growth_per_octave: float
+
+    def score(self, level: float) -> float:
+        """Return the score that a share `level` of new sites stays under.
+
+        Where there were too few sites to hold any out, scores are taken to be normal.
+        """
+        if not len(self.scores):
+            return NormalDist().inv_cdf((1 + level) / 2)
+        return conformal_quantile(self.scores, level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ class Predictor:
 
     @property
     def profiles(self) -> Profiles:
-        """Return the profiled operators of each method that has its own; empty if runs alone were learnt from."""
+        """Return the profiled operators of each method that has its own; empty where there are none."""
         fits = self.stages["decode"].fits
         shared = fits.fits[BASELINE].form.profile
         if shared is None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from kvpred.methods import Method, get_method
 from kvpred.predictors.calibration import BASELINE, StageFits, mean_attended
-from kvpred.predictors.crossval import conformal_quantile
 from kvpred.predictors.greybox import ATTENTION, Array, StageForm
 from kvpred.predictors.predictor import Predictor, StageCalibration
 from kvpred.predictors.scaling import TRANSFER_LOG_ERROR, Place, host_share, split_fixed, transfer
@@ -164,15 +163,10 @@ def _log_half_width(
     length: Array,
     level: float,
 ) -> Array:
-    """Return the conformal half-width of the log time, grown by the doublings outside the domain.
-
-    Where there were too few sites to hold any out, scores are taken to be normal.
-    """
-    normal = NormalDist().inv_cdf((1 + level) / 2)
-    score = conformal_quantile(calibration.scores, level) if len(calibration.scores) else normal
+    """Return the conformal half-width of the log time, grown by the doublings outside the domain."""
     outside = calibration.domain.octaves_outside(bsz=query.bsz, length=_axis(stage, query))
     error = fits.error(name, bsz=query.bsz, length=length)
-    return np.asarray(score * error * (1.0 + calibration.growth_per_octave * outside))
+    return np.asarray(calibration.score(level) * error * (1.0 + calibration.growth_per_octave * outside))
 
 
 def _unprofiled_share(form: StageForm, stage: str) -> float:

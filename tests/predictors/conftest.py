@@ -14,6 +14,7 @@ from kvpred.methods import get_method
 from kvpred.models import get_model
 from kvpred.predictors.calibration import canonical, stage_lengths
 from kvpred.predictors.greybox import Array, StageForm, StageSites
+from kvpred.predictors.predictor import Predictor, fit_predictor
 from kvpred.predictors.scaling import Place
 
 # Of the size that the published runs show: launches 50 ms, 0.17 ms per token, 13 ns per pair of tokens; a
@@ -93,3 +94,10 @@ def make_table() -> MakeTable:
         return canonical(table)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made_up(make_table: MakeTable, here: Place) -> Predictor:
+    """A predictor of made-up runs."""
+    table = make_table(bsz=(1, 2, 8))
+    return fit_predictor(table, place=here, engine="lmdeploy", provenance="made up, for tests")

@@ -9,7 +9,7 @@ import pytest
 import kvpred
 from kvpred.data.runs import read_runs
 from kvpred.data.sites import SiteTable, pool_sites
-from kvpred.errors import NotCoveredError, UsageError
+from kvpred.errors import UsageError
 from kvpred.methods import get_method
 from kvpred.predictors.crossval import SPLITS
 from kvpred.predictors.greybox import STAGES
@@ -48,47 +48,47 @@ def test_the_packaged_predictor_is_what_the_published_runs_give(shared_data, pac
 
 
 def test_a_fit_is_the_same_every_time(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
-    table = make_table(bsz=(1, 2, 8))
+    table = make_table(methods={"fp16": 1.0, "h2o": 1.1}, bsz=(1, 8), prompt_len=(128, 512, 4096))
     first, second = fit(table), fit(table)
     assert first.accuracy == second.accuracy
     for stage in STAGES:
         assert first.stages[stage].scores.tolist() == second.stages[stage].scores.tolist()
 
 
-def test_what_held_out_sites_taught_is_kept(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
-    predictor = fit(make_table(bsz=(1, 2, 8)))
-    assert list(predictor.accuracy) == list(SPLITS)
+def test_what_held_out_sites_taught_is_kept(made_up: Predictor) -> None:
+    assert list(made_up.accuracy) == list(SPLITS)
     for split in SPLITS:
-        assert set(predictor.accuracy[split]) == {f"{m} {s}" for m in predictor.methods for s in STAGES}
-        assert min(predictor.accuracy[split].values()) > 0.93
+        assert set(made_up.accuracy[split]) == {f"{m} {s}" for m in made_up.methods for s in STAGES}
+        assert min(made_up.accuracy[split].values()) > 0.93
     for stage in STAGES:
-        scores = predictor.stages[stage].scores
-        assert len(scores) == 2 * np.count_nonzero(predictor.sites.stage == stage)
+        scores = made_up.stages[stage].scores
+        assert len(scores) == 2 * np.count_nonzero(made_up.sites.stage == stage)
         assert np.all(np.diff(scores) >= 0)
 
 
 def test_made_up_runs_at_new_sites_fall_into_their_intervals(
-    make_table: MakeTable, fit: Callable[..., Predictor]
+    made_up: Predictor, make_table: MakeTable
 ) -> None:
-    predictor = fit(make_table(bsz=(1, 2, 8)))
-    fresh = make_table(bsz=(1, 3, 6, 8), prompt_len=(192, 384, 768, 1536, 3072), seed=9)
     inside = []
-    for method in predictor.methods:
-        rows = fresh.select(fresh.method == method)
-        found = kvpred.predict(
-            method=method, bsz=rows.bsz, prompt_len=rows.prompt_len, output_len=1, predictor=predictor
-        )
-        for stage, field in (("prefill", "ttft_s"), ("decode", "tpot_s")):
-            (low, high), of = found.interval[field], rows.stage == stage
-            inside += ((low <= rows.time_s) & (rows.time_s <= high))[of].tolist()
-    assert 0.85 <= np.mean(inside) <= 0.98
+    for seed in (8, 9):
+        fresh = make_table(bsz=(1, 3, 6, 8), prompt_len=(192, 384, 768, 1536, 3072), seed=seed)
+        for method in made_up.methods:
+            rows = fresh.select(fresh.method == method)
+            found = kvpred.predict(
+                method=method, bsz=rows.bsz, prompt_len=rows.prompt_len, output_len=1, predictor=made_up
+            )
+            for stage, field in (("prefill", "ttft_s"), ("decode", "tpot_s")):
+                (low, high), of = found.interval[field], rows.stage == stage
+                inside += ((low <= rows.time_s) & (rows.time_s <= high))[of].tolist()
+    # Eighteen sites of a method tell its noise to about a sixth, so coverage varies between such fits.
+    assert 0.8 <= np.mean(inside) <= 0.98
 
 
 def test_only_methods_with_runs_of_both_stages_are_measured(
     make_table: MakeTable, fit: Callable[..., Predictor]
 ) -> None:
-    table = make_table(bsz=(1, 2, 8))
-    predictor = fit(table.select((table.method != H2O) | (table.stage == "prefill")))
+    table = make_table()
+    predictor = fit(table.select((table.method != H2O) | (table.stage == "prefill")), assess=False)
     assert H2O not in predictor.methods
     assert kvpred.predict(method="h2o", bsz=2, prompt_len=512, predictor=predictor).basis == "roofline"
 
@@ -97,7 +97,7 @@ def test_only_methods_with_runs_of_both_stages_are_measured(
 def test_both_stages_are_needed(make_table: MakeTable, fit: Callable[..., Predictor], missing: str) -> None:
     table = make_table()
     with pytest.raises(UsageError, match=f"there are no {missing} runs"):
-        fit(table.select(table.stage != missing))
+        fit(table.select(table.stage != missing), assess=False)
 
 
 def test_fp16_is_needed(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:
@@ -121,18 +121,20 @@ def test_runs_of_one_length_suffice(make_table: MakeTable, fit: Callable[..., Pr
 def test_a_stage_may_reach_further_than_the_other(
     make_table: MakeTable, fit: Callable[..., Predictor]
 ) -> None:
-    table = make_table(bsz=(1, 2, 8))
+    table = make_table(methods={"fp16": 1.0}, bsz=(1, 2, 8), prompt_len=(128, 512, 4096))
     predictor = fit(table.select((table.stage == "decode") | (table.bsz < 8)))
-    assert len(predictor.accuracy["largest batch"]) == 6
+    assert set(predictor.accuracy["largest batch"]) == {"fp16 prefill", "fp16 decode"}
 
 
-def test_without_held_out_sites_no_interval_is_made_up(
+def test_without_held_out_sites_errors_are_taken_to_be_normal(
     make_table: MakeTable, fit: Callable[..., Predictor]
 ) -> None:
     predictor = fit(make_table(), assess=False)
     assert predictor.accuracy == {}
-    with pytest.raises(NotCoveredError, match="without held-out sites"):
-        kvpred.predict(method="kivi", bsz=1, prompt_len=700, predictor=predictor)
+    found = kvpred.predict(method="fp16", bsz=4, prompt_len=1000, level=0.9, predictor=predictor)
+    low, high = found.interval["ttft_s"]
+    error = predictor.stages["prefill"].fits.error("fp16", bsz=4, length=1000)
+    assert np.log(high / low) == pytest.approx(2 * 1.6449 * error, rel=1e-4)
 
 
 def test_short_method_names_are_written_out(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:

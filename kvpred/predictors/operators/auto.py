@@ -12,6 +12,10 @@ from kvpred.predictors.operators.folds import varying_axes, whole_value_folds
 from kvpred.predictors.operators.physics import PhysicsRegressor
 
 
+SCORE_DIGITS = 6
+"""Scores that agree to this many digits are equal: one millionth of an operator's time is no difference."""
+
+
 class AutoRegressor(OperatorRegressor):
     """The best of several regressors by grouped cross-validation, made to extrapolate.
 
@@ -56,7 +60,7 @@ class AutoRegressor(OperatorRegressor):
 
     def _fit(self, inputs: FloatArray, time_ms: FloatArray) -> None:
         self.scores_ = {name: self._score(name, inputs, time_ms) for name in self.candidates}
-        best = min(self.scores_, key=self.scores_.__getitem__)
+        best = min(self.scores_, key=lambda name: round(self.scores_[name], SCORE_DIGITS))
         self.best_ = make_regressor(best, family=self.family).fit(inputs, time_ms)
         self.physics_ = PhysicsRegressor(family=self.family).fit(inputs, time_ms)
 
@@ -70,7 +74,8 @@ class AutoRegressor(OperatorRegressor):
 
     def _predict(self, inputs: FloatArray) -> FloatArray:
         inside = np.clip(inputs, self.low_, self.high_)
-        return self.best_.predict(inside) * self.physics_.predict(inputs) / self.physics_.predict(inside)
+        growth = self.physics_.predict(inputs) / self.physics_.predict(inside)
+        return self.best_.predict(inside) * growth
 
     def _learnt(self) -> State:
         best = self.best_.state()

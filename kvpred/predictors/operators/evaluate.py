@@ -109,9 +109,10 @@ def evaluate_operators(
 
 
 def splits(table: OperatorTable, *, n_folds: int = 5, seed: int = 0) -> Iterator[tuple[str, list[Fold]]]:
-    """Yield the name of each split of a table and its folds."""
+    """Yield the name of each split of a table and its folds; a single row cannot be split."""
     rows = np.arange(len(table.time_ms), dtype=np.float64)
-    yield RANDOM_ROWS, [(~test, test) for test in whole_value_folds(rows, n_folds, seed=seed)]
+    if len(rows) > 1:
+        yield RANDOM_ROWS, [(~test, test) for test in whole_value_folds(rows, n_folds, seed=seed)]
     for axis in varying_axes(table.inputs):
         name, values = table.family.inputs[axis], table.inputs[:, axis]
         held_out = whole_value_folds(values, n_folds, seed=seed)

@@ -15,7 +15,9 @@ TRUSTED_TYPES = ("sklearn.tree._tree.Tree",)
 
 
 class ForestRegressor(OperatorRegressor):
-    """A random forest on Vidur's features, with one setting from the middle of Vidur's grid.
+    """A random forest on Vidur's features, with one setting from Vidur's grid.
+
+    Saved twice, it predicts the same, but its files differ: skops writes times and object numbers into them.
 
     Parameters
     ----------
@@ -27,7 +29,7 @@ class ForestRegressor(OperatorRegressor):
         Whether to predict at inputs rounded up as Vidur's simulator does it, to 8 tokens and 256 cached
         tokens. Costs accuracy, and shows what Vidur would say.
     n_jobs : int
-        Threads. The result does not depend on it.
+        Threads of the fit. The result does not depend on it.
     random_state : int
     """
 
@@ -61,6 +63,8 @@ class ForestRegressor(OperatorRegressor):
             random_state=self.random_state,
         )
         self.forest_ = forest.fit(self._family.vidur(inputs), np.log(time_ms))
+        # Threads would add the trees up in the order in which they finish.
+        self.forest_.set_params(n_jobs=1)
 
     def _predict(self, inputs: FloatArray) -> FloatArray:
         if self.round_queries:

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from kvpred.data.profiles import Profile
+from kvpred.errors import NotCoveredError
+from kvpred.predictors.operators import DECODE, PREFILL, TOKENS, operator_tables
+from tests.predictors.operators.conftest import DECODE_SITES
+
+
+def test_each_operator_gets_the_rows_and_inputs_of_its_stage(small_profile: Profile) -> None:
+    tables = {table.operator: table for table in operator_tables(small_profile)}
+    assert tables["attn_decode"].family is DECODE
+    assert tables["attn_decode"].inputs.tolist() == DECODE_SITES.tolist()
+    assert tables["attn_prefill"].family is PREFILL
+    assert tables["attn_prefill"].inputs.tolist() == [[1, 512, 64]]
+    assert tables["mlp_act"].family is TOKENS
+
+
+def test_attention_tables_count_tokens_of_both_stages(small_profile: Profile) -> None:
+    tables = {table.operator: table for table in operator_tables(small_profile)}
+    tokens = tables["attn_input_reshape"].inputs[:, 0]
+    assert tokens[0] == 1
+    assert tokens[len(DECODE_SITES) - 1] == 32
+    assert tokens[-1] == 512
+
+
+def test_a_profile_without_the_wanted_degree_covers_nothing(small_profile: Profile) -> None:
+    with pytest.raises(NotCoveredError, match="a-model on a-device has no operator times at tp=2"):
+        operator_tables(small_profile, tp=2)
+
+
+def test_a_profile_may_lack_a_table(small_profile: Profile) -> None:
+    attention_only = Profile(
+        model="a-model", device="a-device", method="fp16", attention=small_profile.attention, mlp={}
+    )
+    assert "mlp_act" not in {table.operator for table in operator_tables(attention_only)}
+
+
+def test_the_published_profile_has_fifteen_operators(fp16_profile: Profile) -> None:
+    tables = {table.operator: table for table in operator_tables(fp16_profile)}
+    assert len(tables) == 15
+    assert len(tables["attn_decode"].time_ms) + len(tables["attn_prefill"].time_ms) == 14_653
+    assert len(tables["mlp_up_proj"].time_ms) == 261
