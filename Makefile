@@ -15,7 +15,7 @@ BUNDLE := kvpred/data/packaged/llama-2-7b_a6000_lmdeploy
 PROVENANCE := published runs of rethink-kv-compression (MLSys 2025): LLaMA-2-7B on one RTX A6000 under LMDeploy, \
 	663 rows at 190 sites, four labels pooled as repeats
 
-.PHONY: help run test lint format bundle docs bench clean
+.PHONY: help run test lint format bundle docs images bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,11 @@ bundle: .venv/.core ## Fit the packaged predictor anew to the published runs in 
 
 docs: .venv/.dev ## Write docs/cli.md and the outputs shown in README.md and docs/ anew
 	$(BIN)/python docs/generate.py
+
+images: .venv/.dev ## Draw docs/images/ anew (needs Chrome or Chromium)
+	$(BIN)/kvpred validate --report build/accuracy >/dev/null
+	mkdir -p docs/images
+	cp build/accuracy/predicted_measured.png build/accuracy/few_shot.png docs/images/
 
 bench: .venv/.dev ## Time a cold start and a million predictions, and compute the error of a transfer
 	$(BIN)/python benchmarks/cold_start.py

@@ -9,6 +9,7 @@ import typer
 
 from kvpred.cli.app import JUDGE, Format, FormatOption, PredictorOption, app
 from kvpred.cli.output import emit, note
+from kvpred.errors import UsageError
 
 RunsOption = Annotated[
     list[Path] | None,
@@ -23,6 +24,16 @@ def validate_command(
     pool_labels: Annotated[
         bool, typer.Option("--pool-labels", help="Take a published table's model names as repeats.")
     ] = False,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", help="Judge the operator regressors on this profile instead.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Device, if the profile does not say.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model, if the profile does not say.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="Method, if the profile does not say.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG figures.")
     ] = None,
@@ -34,10 +45,19 @@ def validate_command(
 
     Example: kvpred validate --report accuracy-report
     """
+    from kvpred.reports.operators import errors_sheet
     from kvpred.reports.tables import rich_tables
     from kvpred.reports.validation import validation_record, validation_sheets, write_validation
-    from kvpred.workflows.validation import validate
+    from kvpred.workflows.validation import validate, validate_profile
 
+    if profile is not None:
+        if runs or predictor or report:
+            raise UsageError("--profile judges operators alone: leave --predictor, --runs and --report out")
+        sheet = errors_sheet(
+            validate_profile(profile, device=device, model=model, method=method, seed=seed, progress=note)
+        )
+        emit(sheet.records(), form, lambda width: rich_tables([sheet]))
+        return
     result = validate(
         predictor, runs=runs or (), pool_labels=pool_labels, level=level, seed=seed, progress=note
     )

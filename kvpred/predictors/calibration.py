@@ -31,6 +31,8 @@ Profiles = Mapping[str, DeviceTimes]
 ASSUMED_RUN_NOISE = 0.03
 # A method's own residuals are steadied by the pooled ones as if by three sites more.
 _STEADYING_SITES = 3
+# No measurement of a server is better than this, however well a form bends to a few sites.
+_LEAST_ERROR = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +196,11 @@ def _site_errors(fits: Mapping[str, StageFit], groups: Mapping[str, StageSites])
     pooled = sum(squares[n] for n in whole) / max(sum(freedom[n] for n in whole), 1)
     if not whole:
         pooled = ASSUMED_RUN_NOISE**2
-    return {
-        name: float(np.sqrt((squares[name] + _STEADYING_SITES * pooled) / (freedom[name] + _STEADYING_SITES)))
+    steadied = {
+        name: (squares[name] + _STEADYING_SITES * pooled) / (freedom[name] + _STEADYING_SITES)
         for name in groups
     }
+    return {name: max(float(np.sqrt(variance)), _LEAST_ERROR) for name, variance in steadied.items()}
 
 
 def _run_noise(table: SiteTable, rows: NDArray[np.bool_], method: str) -> float:

@@ -15,6 +15,8 @@ from kvpred.predictors.calibration import Profiles, fit_stage_methods, predict_s
 from kvpred.predictors.greybox import Array
 
 Mask = NDArray[np.bool_]
+# What the published A6000 runs show of prefill, the larger of the two stages' (rounded).
+ASSUMED_GROWTH = 0.35
 SPLITS = ("lengths", "batches", "largest batch", "random rows")
 
 
@@ -127,6 +129,7 @@ def growth_per_octave(
     -------
     float
         Growth of the interval's half-width per octave, relative to its width inside the range; at least 0.
+        `ASSUMED_GROWTH` where there are too few sites to look beyond any.
 
     Raises
     ------
@@ -144,7 +147,7 @@ def growth_per_octave(
     score, octave = (np.concatenate(parts) if parts else np.zeros(0) for parts in (scores, octaves))
     away = octave > 0
     if not away.any():
-        return 0.0
+        return ASSUMED_GROWTH
     return max(0.0, conformal_quantile((score[away] / inside - 1.0) / octave[away], level))
 
 

@@ -12,7 +12,14 @@ import numpy as np
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
 from kvpred.predictors.calibration import BASELINE, Profiles, StageFits, canonical, fit_stage_methods
-from kvpred.predictors.crossval import SPLITS, HeldOut, conformal_quantile, growth_per_octave, hold_out
+from kvpred.predictors.crossval import (
+    ASSUMED_GROWTH,
+    SPLITS,
+    HeldOut,
+    conformal_quantile,
+    growth_per_octave,
+    hold_out,
+)
 from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import STAGES, Array
 from kvpred.predictors.scaling import Place
@@ -168,7 +175,9 @@ def _calibrate(
         Domain.of(bsz=table.bsz[rows], length=length[rows]),
         # Rounded, so that a bundle holds them whole.
         scores=np.sort(np.round(np.concatenate(scores), 6)) if scores else np.zeros(0),
-        growth_per_octave=growth_per_octave(table, stage, profiles=profiles) if "lengths" in held else 0.0,
+        growth_per_octave=growth_per_octave(table, stage, profiles=profiles)
+        if "lengths" in held
+        else ASSUMED_GROWTH,
     )
 
 

@@ -146,10 +146,20 @@ def predictor_of_profile(
 
 
 def _domain(profile: Profile, stage: str) -> Domain:
-    """Return the range of batch and tokens that attention was profiled on."""
+    """Return the range that was profiled.
+
+    Decode: batch and cached tokens of attention. Prefill: prompts as long as attention's, in batches as large
+    as the tokens of the shared operators allow, for attention takes one sequence at a time.
+    """
     columns = profile.attention
     if not columns:
         raise NotCoveredError(f"the profile of {profile.model} has no attention table: profile it")
     rows = columns["is_prefill"] == (stage == "prefill")
-    length = columns["prefill_chunk_size" if stage == "prefill" else "kv_cache_size"][rows]
-    return Domain.of(bsz=columns["batch_size"][rows], length=np.maximum(length, 1))
+    if stage == "decode":
+        return Domain.of(
+            bsz=columns["batch_size"][rows], length=np.maximum(columns["kv_cache_size"][rows], 1)
+        )
+    length = columns["prefill_chunk_size"][rows]
+    most_tokens = profile.mlp["num_tokens"].max() if profile.mlp else length.max()
+    largest = np.maximum(most_tokens // length, 1)
+    return Domain.of(bsz=np.concatenate([np.ones_like(largest), largest]), length=np.tile(length, 2))

@@ -8,6 +8,7 @@ from pathlib import Path
 import kvpred
 from kvpred.data.runs import read_runs
 from kvpred.data.sites import pool_sites
+from kvpred.data.store import read_profile
 from kvpred.errors import DataError, NotCoveredError, UsageError
 from kvpred.evaluation.accuracy import evaluate, judge
 from kvpred.evaluation.few_shot import few_shot
@@ -15,6 +16,7 @@ from kvpred.evaluation.published import published_scoring
 from kvpred.evaluation.validation import Validation
 from kvpred.methods import list_methods
 from kvpred.predictors.crossval import SPLITS
+from kvpred.predictors.operators.evaluate import HeldOutError, evaluate_operators
 from kvpred.predictors.predictor import Predictor
 
 
@@ -81,6 +83,37 @@ def validate(
         },
         notes=(f"Measured: {predictor.provenance}.", *_label_notes(predictor)),
     )
+
+
+def validate_profile(
+    folder: Path,
+    *,
+    device: str | None = None,
+    model: str | None = None,
+    method: str | None = None,
+    regressors: Sequence[str] = ("physics", "auto"),
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[HeldOutError]:
+    """Hold out batch sizes, lengths and, for comparison, random rows of every operator of a profile.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``attention.csv`` and ``mlp.csv``.
+    device, model, method : str, optional
+        What folders do not say.
+    regressors : sequence of str
+        To compare; see `kvpred.predictors.operators.make_regressor`.
+    seed : int
+        Deals rows and values out to folds.
+    progress : callable
+        Told in a sentence what is being done.
+    """
+    known = [method.name for method in list_methods()]
+    profile = read_profile(folder, device=device, model=model, method=method, known_methods=known)
+    progress(f"fitting each operator of {profile.model} on {profile.device} with {', '.join(regressors)}")
+    return evaluate_operators(profile, regressors=regressors, seed=seed)
 
 
 def _label_notes(predictor: Predictor) -> list[str]:

@@ -1,23 +1,13 @@
-"""Real published tables where they are at hand, and a small profile made by hand."""
+"""Small tables of runs and a small profile, made by hand."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kvpred.data.profiles import SCHEMAS, Columns, Profile, time_column
-
-SHARED = Path(os.environ.get("KVPRED_SHARED", Path(__file__).parents[3] / "shared")) / "data"
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip(f"no published data at {SHARED}: set KVPRED_SHARED to the folder that holds data/")
-    return SHARED
 
 
 @pytest.fixture

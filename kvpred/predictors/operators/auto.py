@@ -11,7 +11,6 @@ from kvpred.predictors.operators.features import FloatArray
 from kvpred.predictors.operators.folds import varying_axes, whole_value_folds
 from kvpred.predictors.operators.physics import PhysicsRegressor
 
-
 SCORE_DIGITS = 6
 """Scores that agree to this many digits are equal: one millionth of an operator's time is no difference."""
 
