@@ -110,7 +110,7 @@ def whole(what: str, values: Ints, *, high: int) -> IntArray:
     """Take whole numbers from 0 to `high` as an int64 array."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
-        raise UsageError(f"{what}={str(values)[:80]!r} must be whole numbers.")
+        raise UsageError(f"{what}={str(values)[:80]} must be whole numbers.")
     if array.size and (array.min() < 0 or array.max() > high):
         wrong = array.min() if array.min() < 0 else array.max()
         raise UsageError(f"{what}={wrong} must be between 0 and {high:,}.")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from kvpred.evaluation.profile_copies import relate
 from kvpred.hardware import get_device
 from kvpred.models import ModelSpec, get_model
 
-SHARED = Path(os.environ.get("KVPRED_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 A6000 = get_device("a6000")
 LABELS = {
     "meta-llama-Llama-2-7b-hf": get_model("llama-2-7b"),
@@ -28,13 +26,6 @@ LABELS = {
 DECODE, PREFILL = time_column("attn_decode"), time_column("attn_prefill")
 
 seeds = st.integers(0, 2**32 - 1)
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip(f"no published data at {SHARED}: set KVPRED_SHARED to the folder that holds data/")
-    return SHARED
 
 
 def checks(findings: list[Finding], severity: str | None = None) -> set[str]:

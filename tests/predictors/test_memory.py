@@ -1,6 +1,5 @@
 import csv
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from kvpred.predictors.memory import MemoryEstimate, predict_memory
 LLAMA = get_model("llama-2-7b")
 A6000 = get_device("a6000")
 FP16 = get_method("fp16")
-SHARED = Path(os.environ.get("KVPRED_SHARED", Path(__file__).parents[3] / "shared"))
 
 
 def test_fp16_peak_matches_hand_count() -> None:
@@ -101,10 +99,8 @@ def test_no_batch_fits_where_the_weights_do_not() -> None:
     assert (found.max_bsz, found.fits) == (0, False)
 
 
-def test_every_published_llama_2_7b_run_fits_the_card_it_ran_on() -> None:
-    folder = SHARED / "data" / "a6000" / "throughput"
-    if not folder.is_dir():
-        pytest.skip(f"the published runs are not there: {folder} (set KVPRED_SHARED)")
+def test_every_published_llama_2_7b_run_fits_the_card_it_ran_on(shared_data: Path) -> None:
+    folder = shared_data / "a6000" / "throughput"
     names = {
         "None-16": "fp16",
         "KIVI-4": "kivi",
