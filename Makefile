@@ -24,7 +24,7 @@ run: .venv/.core ## Compare all methods for a batch of 32 prompts of 2,048 token
 	$(BIN)/kvpred predict --bsz 32 --prompt-len 2048
 
 test: lint ## Check the code, then run every test and show coverage
-	$(BIN)/pytest --cov --durations=10
+	$(BIN)/pytest --cov --durations=10 -rs
 
 lint: .venv/.dev ## Check style, types, floors and the Dockerfile
 	$(BIN)/ruff check

@@ -105,5 +105,8 @@ def test_the_stated_transfer_error_is_what_the_benchmark_finds(shared_data: Path
     found = tmp_path / "found.json"
     profiles = shared_data / "vidur" / "compute"
     script = ROOT / "benchmarks" / "transfer_error.py"
-    subprocess.run([sys.executable, script, "--profiles", profiles, "--json", found], check=True)
+    command = [sys.executable, script, "--profiles", profiles, "--json", found]
+    printed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     assert round(json.loads(found.read_text())["quantile"], 2) == TRANSFER_LOG_ERROR
+    shown = next(line for line in printed.splitlines() if "absolute errors" in line)
+    assert shown in (ROOT / "docs" / "how-prediction-works.md").read_text()

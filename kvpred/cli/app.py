@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kvpred._version import __version__
-from kvpred.errors import KvpredError
+from kvpred.errors import KvpredError, UsageError
 
 app = typer.Typer(
     name="kvpred",
@@ -24,6 +24,10 @@ app = typer.Typer(
 )
 
 PREDICT, LEARN, JUDGE, KNOW, EXCHANGE = "Predict", "Learn", "Judge", "Know", "Exchange"
+
+
+# Of a command that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
 
 
 class Format(StrEnum):
@@ -70,30 +74,34 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors become one paragraph on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(given, standalone_mode=False)
+        code = int(app(given, standalone_mode=False) or 0)
         sys.stdout.flush()
-        return int(code or 0)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
-    except KvpredError as error:
-        if "--debug" in given:
-            raise
-        return _fail(str(error), error.exit_code)
+        code = INTERRUPTED
     except Exception as error:
-        usage = getattr(
-            error, "format_message", None
-        )  # typer's own errors, whose class moved between releases
-        if usage is not None:
-            return _fail(usage() or "no command given; `kvpred --help` lists them", 2)
-        if "--debug" in given:
+        message, code = _explained(error)
+        if "--debug" in given and not hasattr(error, "format_message"):
             raise
-        hint = "this is a defect of kvpred; `kvpred --debug ...` shows where"
-        return _fail(f"{type(error).__name__}: {error} ({hint})", 1)
+        return _fail(message, code)
+    return _fail("interrupted", code) if code == INTERRUPTED else code
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return what to tell the user of an error, and the exit code."""
+    if isinstance(error, KvpredError):
+        return str(error), error.exit_code
+    # Typer's own errors, whose class moved between releases.
+    if usage := getattr(error, "format_message", None):
+        return usage() or "no command given; `kvpred --help` lists them", UsageError.exit_code
+    if isinstance(error, OSError):
+        return f"the system refused: {error}", KvpredError.exit_code
+    hint = "this is a defect of kvpred; `kvpred --debug ...` shows where"
+    return f"{type(error).__name__}: {error} ({hint})", KvpredError.exit_code
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"kvpred: {message}", file=sys.stderr)
+    print(f"kvpred: {' '.join(message.splitlines())}", file=sys.stderr)
     return code

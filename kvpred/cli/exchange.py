@@ -29,10 +29,11 @@ def import_command(
     Example: kvpred import profiles/compute/a100/meta-llama/Llama-2-7b-hf --method fp16 --output my-profiles
     """
     from kvpred.data.store import read_profile, write_profile
-    from kvpred.methods import list_methods
+    from kvpred.methods import get_method, list_methods
 
     known = [m.name for m in list_methods()]
     profile = read_profile(source, device=device, model=model, method=method, known_methods=known)
+    get_method(profile.method)
     _written(write_profile(output, profile), form)
 
 
@@ -61,4 +62,4 @@ def _written(folder: Path, form: Format) -> None:
     from kvpred.reports.lists import plain_table
 
     rows = [{"written": str(path)} for path in sorted(folder.iterdir())]
-    emit(rows, form, lambda width: plain_table(rows, ("written",)))
+    emit(rows, form, lambda width: plain_table(rows, ("written",), width=width))

@@ -61,6 +61,11 @@ def validate_command(
     result = validate(
         predictor, runs=runs or (), pool_labels=pool_labels, level=level, seed=seed, progress=note
     )
+    if report is not None:
+        written = write_validation(result, report)
+        note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
+        if written.remark:
+            note(written.remark)
     if form is Format.csv:
         emit(validation_sheets(result)[1].records(), form, lambda width: "")
     else:
@@ -69,11 +74,6 @@ def validate_command(
             form,
             lambda width: rich_tables(validation_sheets(result), notes=result.notes),
         )
-    if report is not None:
-        written = write_validation(result, report)
-        note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
-        if written.remark:
-            note(written.remark)
 
 
 @app.command("audit", rich_help_panel=JUDGE)
@@ -98,4 +98,6 @@ def audit_command(
     rows = [asdict(finding) for finding in findings]
     if not rows:
         note("nothing found")
-    emit(rows, form, lambda width: plain_table(rows, ("severity", "check", "subject", "message")))
+    emit(
+        rows, form, lambda width: plain_table(rows, ("severity", "check", "subject", "message"), width=width)
+    )

@@ -29,11 +29,13 @@ EXTRAS = {
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
-def _list(rows: Sequence[Mapping[str, Any]], form: Format, columns: Sequence[str]) -> None:
-    """Print rows; the table shows only the named columns."""
+def _list(
+    rows: Sequence[Mapping[str, Any]], form: Format, columns: Sequence[str], *, wide: Sequence[str] = ()
+) -> None:
+    """Print rows; the table shows only the named columns, and those of `wide` where there is room."""
     from kvpred.reports.lists import plain_table
 
-    emit(rows, form, lambda width: plain_table(rows, columns))
+    emit(rows, form, lambda width: plain_table(rows, columns, wide=wide, width=width))
 
 
 @app.command("models", rich_help_panel=KNOW)
@@ -57,17 +59,8 @@ def models_command(
         | {"n_params": m.n_params, "kv_bytes_per_token": m.kv_bytes_per_token(), "params_b": m.n_params / 1e9}
         for m in models
     ]
-    shown = (
-        "name",
-        "params_b",
-        "n_layers",
-        "n_q_heads",
-        "n_kv_heads",
-        "head_dim",
-        "kv_bytes_per_token",
-        "source",
-    )
-    _list(rows, form, shown)
+    shown = ("name", "params_b", "n_layers", "n_q_heads", "n_kv_heads", "head_dim", "kv_bytes_per_token")
+    _list(rows, form, shown, wide=["source"])
 
 
 @app.command("devices", rich_help_panel=KNOW)
@@ -89,7 +82,7 @@ def devices_command(form: FormatOption = Format.table) -> None:
         }
         for device in (*list_devices(), *detect_host())
     ]
-    _list(rows, form, ("name", "title", "memory_gib", "bandwidth_gb_s", "tflops_16bit", "source"))
+    _list(rows, form, ("name", "title", "memory_gib", "bandwidth_gb_s", "tflops_16bit"), wide=["source"])
 
 
 @app.command("methods", rich_help_panel=KNOW)
@@ -104,7 +97,7 @@ def methods_command(form: FormatOption = Format.table) -> None:
         {"method": m.name, "method_params": m.spec, "title": m.title, "paper": m.paper}
         for m in list_methods()
     ]
-    _list(rows, form, ("method", "method_params", "title", "paper"))
+    _list(rows, form, ("method", "method_params", "title"), wide=["paper"])
 
 
 @app.command("engines", rich_help_panel=KNOW)
@@ -118,7 +111,7 @@ def engines_command(form: FormatOption = Format.table) -> None:
     from kvpred.hardware import list_engine_specs
 
     rows = [asdict(engine) for engine in list_engine_specs()]
-    _list(rows, form, ("name", "title", "block_tokens", "methods", "source"))
+    _list(rows, form, ("name", "title", "block_tokens", "methods"), wide=["source"])
 
 
 @app.command("predictors", rich_help_panel=KNOW)

@@ -52,8 +52,9 @@ def train_command(
     from kvpred.predictors import bundle
     from kvpred.predictors.summary import summarise
     from kvpred.reports.lists import plain_table
-    from kvpred.workflows.training import Measurements, train
+    from kvpred.workflows.training import Measurements, check_bundle_folder, train
 
+    check_bundle_folder(output)
     measured = Measurements(
         runs=runs or (),
         profiles=profile or (),
@@ -68,4 +69,4 @@ def train_command(
     bundle.save(predictor, output)
     rows = [summarise(output)]
     columns = ("name", "model", "device", "engine", "methods", "sites", "runs", "accuracy_held_out_lengths")
-    emit(rows, form, lambda width: plain_table(rows, columns))
+    emit(rows, form, lambda width: plain_table(rows, columns, width=width))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,11 @@ WIDE = 132
 def emit(rows: Sequence[Row], form: Format, table: Callable[[int], RenderableType]) -> None:
     """Print rows in the form asked for; `table` draws them for people in so many characters.
 
-    JSON is a list of objects. In CSV nested fields become columns such as ``interval.ttft_s.low``.
+    JSON is a list of objects; a number that is not finite is unknown there, so null. In CSV
+    nested fields become columns such as ``interval.ttft_s.low``.
     """
     if form is Format.json:
-        sys.stdout.write(json.dumps(list(rows), indent=2, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(_known(rows), indent=2, allow_nan=False) + "\n")
     elif form is Format.csv:
         sys.stdout.write(_csv([_flat(row) for row in rows]))
     else:
@@ -38,6 +40,14 @@ def emit(rows: Sequence[Row], form: Format, table: Callable[[int], RenderableTyp
 def note(message: str) -> None:
     """Print a remark on stderr."""
     print(f"kvpred: {message}", file=sys.stderr)
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _known(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flat(row: Row, prefix: str = "") -> dict[str, Any]:

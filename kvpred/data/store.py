@@ -20,6 +20,7 @@ from kvpred.errors import DataError, UsageError
 
 MANIFEST = "manifest.json"
 _COMPUTE = "compute"
+_FILES = (*(f"{name}.csv" for name in SCHEMAS), MANIFEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +134,14 @@ def write_profile(root: Path | str, profile: Profile) -> Path:
     Raises
     ------
     UsageError
-        If a name cannot be a folder's, the profile is empty, or the place cannot be written to.
+        If a name cannot be a folder's, the profile is empty, or the place cannot be written to or holds
+        other files.
     """
-    tables = profile.tables()
-    if not tables:
-        raise UsageError("the profile holds no table")
     names = (profile.device, profile.model, profile.method)
     folder = Path(root) / _COMPUTE
     for name in names:
         folder /= _as_path(name)
+    check_replaceable(folder, ours=_FILES)
     manifest = profile.manifest or Manifest(
         device=profile.device,
         model=profile.model,
@@ -151,8 +151,7 @@ def write_profile(root: Path | str, profile: Profile) -> Path:
     if names != (manifest.device, manifest.model, manifest.method_params):
         raise UsageError(f"the manifest is not about {', '.join(names)}")
     with replaced_folder(folder) as draft:
-        for name, columns in tables.items():
-            write_text(draft / f"{name}.csv", format_profile_table(columns))
+        _write_tables(draft, profile)
         write_text(draft / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return folder
 
@@ -176,16 +175,49 @@ def export_vidur(root: Path | str, profile: Profile, *, model: str | None = None
     Raises
     ------
     UsageError
-        If a name cannot be a folder's, the profile is empty, or the place cannot be written to.
+        If a name cannot be a folder's, the profile is empty, or the place cannot be written to or holds
+        other files.
     """
+    folder = Path(root) / _COMPUTE / _as_path(profile.device) / _as_path(model or profile.model)
+    check_replaceable(folder, ours=_FILES)
+    with replaced_folder(folder) as draft:
+        _write_tables(draft, profile)
+    return folder
+
+
+def check_replaceable(folder: Path, *, ours: Collection[str]) -> None:
+    """Refuse a folder that replacing as a whole would take anything else than the named files from.
+
+    Parameters
+    ----------
+    folder : Path
+        May be missing or empty.
+    ours : collection of str
+        Names that may lie in it.
+
+    Raises
+    ------
+    UsageError
+        If it holds others, or is a file or a link.
+    """
+    if not folder.name:
+        raise UsageError(f"{folder} cannot be replaced as a whole: name a folder in it")
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a symbolic link: name the folder that it stands for")
+    if not is_folder(folder):
+        if folder.exists():
+            raise UsageError(f"{folder} is a file: name a new folder")
+        return
+    if others := sorted({path.name for path in folder.iterdir()} - set(ours)):
+        raise UsageError(f"{folder} holds other files ({', '.join(others[:3])}): name a new or empty folder")
+
+
+def _write_tables(folder: Path, profile: Profile) -> None:
     tables = profile.tables()
     if not tables:
         raise UsageError("the profile holds no table")
-    folder = Path(root) / _COMPUTE / _as_path(profile.device) / _as_path(model or profile.model)
-    with replaced_folder(folder) as draft:
-        for name, columns in tables.items():
-            write_text(draft / f"{name}.csv", format_profile_table(columns))
-    return folder
+    for name, columns in tables.items():
+        write_text(folder / f"{name}.csv", format_profile_table(columns))
 
 
 def _as_path(name: str) -> PurePosixPath:

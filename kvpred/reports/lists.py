@@ -9,15 +9,29 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+# Characters from which a table has room for columns that are nice to have.
+WIDE = 110
 
-def plain_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
-    """Draw the named columns of rows; numbers to the right, absent values as a dash."""
+
+def plain_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, width: int, wide: Sequence[str] = ()
+) -> Table:
+    """Draw the named columns of rows, and those of `wide` where there is room; numbers to the right.
+
+    Absent values are a dash. Where there is little room, headings break between their words.
+    """
+    roomy = width >= WIDE
+    columns = [*columns, *(wide if roomy else ())]
+    named = len(columns) > 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
+    for number, column in enumerate(columns):
         numeric = all(
             isinstance(row[column], int | float) and not isinstance(row[column], bool) for row in rows
         )
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        heading = column if roomy else column.replace("_", " ")
+        table.add_column(
+            heading, justify="right" if numeric else "left", overflow="fold", no_wrap=named and number == 0
+        )
     for row in rows:
         table.add_row(*(Text(_shown(row[column])) for column in columns))
     return table

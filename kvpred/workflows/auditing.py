@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kvpred.data.files import is_folder
 from kvpred.data.profiles import Profile
-from kvpred.data.runs import read_runs
 from kvpred.data.store import find_profiles, read_profile
-from kvpred.errors import DataError
+from kvpred.errors import DataError, UsageError
 from kvpred.evaluation.audit import Finding, audit_profiles, audit_runs
 from kvpred.hardware import get_device
 from kvpred.methods import list_methods
-from kvpred.models import get_model
+from kvpred.models import ModelSpec, get_model
+from kvpred.workflows.reading import blamed_on, read_measured_runs
 
 
 def audit(
@@ -55,16 +56,24 @@ def audit(
     progress(f"auditing {len(profiles)} profiles and {len(tables)} tables of runs")
     findings = audit_profiles(profiles)
     if tables:
-        runs = read_runs(*tables, device=device, engine=engine)
-        names = {run.label or run.model for run in runs}
-        devices = {run.device for run in runs}
-        if len(devices) > 1:
-            raise DataError(
-                f"the runs name {len(devices)} devices ({', '.join(sorted(devices))}); audit one at a time"
-            )
-        models = {name: get_model(name) for name in names}
-        findings += audit_runs(runs, models, get_device(devices.pop()))
+        runs = read_measured_runs(tables, device=device, engine=engine)
+        devices = sorted({run.device for run in runs})
+        with blamed_on(tables):
+            if len(devices) > 1:
+                message = f"the runs name {len(devices)} devices ({', '.join(devices)}); audit one at a time"
+                raise DataError(message)
+            models = _known_models({run.label or run.model for run in runs})
+            findings += audit_runs(runs, models, get_device(devices[0]))
     return findings
+
+
+def _known_models(names: Iterable[str]) -> dict[str, ModelSpec]:
+    """Return the models that the catalogue knows; the audit notes the others."""
+    known = {}
+    for name in names:
+        with suppress(UsageError):
+            known[name] = get_model(name)
+    return known
 
 
 def _profile(folder: Path, device: str | None, known: Sequence[str]) -> Profile:

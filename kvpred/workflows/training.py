@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kvpred.data.profiles import Profile
-from kvpred.data.runs import Run, read_runs
+from kvpred.data.runs import Run
 from kvpred.data.sites import pool_sites
-from kvpred.data.store import find_profiles, read_profile
+from kvpred.data.store import check_replaceable, find_profiles, read_profile
 from kvpred.errors import DataError, UsageError
 from kvpred.hardware import get_device, get_engine_spec
-from kvpred.methods import get_method, list_methods
+from kvpred.methods import list_methods
 from kvpred.models import get_model
-from kvpred.predictors.calibration import Profiles
+from kvpred.predictors.calibration import BASELINE, Profiles
 from kvpred.predictors.estimate import DEFAULT_ENGINE
 from kvpred.predictors.predictor import Predictor, fit_predictor
 from kvpred.predictors.scaling import Place
+from kvpred.workflows.reading import blamed_on, read_measured_runs
+
+BUNDLE_FILES = ("bundle.json", "sites.csv", "operators")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +78,28 @@ def train(
     DataError, UsageError
         If the files are wrong, contradict each other, or are too few for a fit.
     """
+    _check_names(measured)
     profiles = _read_profiles(measured)
     if not measured.runs:
         return _from_profiles(profiles, measured, regressor, provenance, progress)
     runs = _read_runs(measured)
-    sites = pool_sites(runs)
     first = runs[0]
-    place = Place(get_model(first.model), get_device(first.device), first.tp)
-    get_engine_spec(first.engine)
+    with blamed_on(measured.runs):
+        sites = pool_sites(runs)
+        place = Place(get_model(first.model), get_device(first.device), first.tp)
+        get_engine_spec(first.engine)
     progress(f"{len(runs)} runs at {len(sites)} sites; fitting and holding sites out")
     if moved := int(sites.moved.sum()):
         progress(f"{moved} decode runs labelled 65 tokens longer were taken for their nominal length")
-    predictor = fit_predictor(
-        sites,
-        place=place,
-        engine=first.engine,
-        provenance=provenance or _provenance(place, measured, f"{len(runs)} runs under {first.engine}"),
-        profiles=_steps(profiles, place, regressor),
-    )
+    steps = _steps(profiles, place, regressor)
+    with blamed_on(measured.runs):
+        predictor = fit_predictor(
+            sites,
+            place=place,
+            engine=first.engine,
+            provenance=provenance or _provenance(place, measured, f"{len(runs)} runs under {first.engine}"),
+            profiles=steps,
+        )
     if label is None:
         return predictor
     from kvpred.evaluation.labels import evaluate_label
@@ -100,6 +107,21 @@ def train(
     progress(f"judging the runs labelled {label} alone")
     alone = {f"label {label} alone": evaluate_label(runs, label)}
     return replace(predictor, accuracy={**predictor.accuracy, **alone})
+
+
+def check_bundle_folder(folder: Path) -> None:
+    """Refuse a folder that a bundle cannot be written to without taking other files' place."""
+    check_replaceable(folder, ours=BUNDLE_FILES)
+
+
+def _check_names(measured: Measurements) -> None:
+    """Refuse unknown names among the options, before files are read that might be blamed for them."""
+    if measured.model is not None:
+        get_model(measured.model)
+    if measured.device is not None:
+        get_device(measured.device)
+    if measured.engine is not None:
+        get_engine_spec(measured.engine)
 
 
 def _from_profiles(
@@ -166,20 +188,16 @@ def _read_profiles(measured: Measurements) -> list[Profile]:
 
 
 def _read_runs(measured: Measurements) -> list[Run]:
-    runs = read_runs(
-        *measured.runs,
+    runs = read_measured_runs(
+        measured.runs,
         model=measured.model,
         device=measured.device,
         engine=measured.engine,
         pool_labels=measured.pool_labels,
-        known_methods=[method.name for method in list_methods()],
     )
-    for spec in sorted({run.method_params for run in runs}):
-        get_method(spec)
-    if "fp16" not in {run.method for run in runs}:
-        raise UsageError(
-            "the runs hold no fp16; every method is fitted relative to it, so measure that first"
-        )
+    if BASELINE not in {run.method for run in runs}:
+        message = f"no runs of {BASELINE}; every method is fitted relative to it, so measure that first"
+        raise DataError(message, path=", ".join(map(str, measured.runs)))
     return runs
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import kvpred
-from kvpred.data.runs import read_runs
 from kvpred.data.sites import pool_sites
 from kvpred.data.store import read_profile
 from kvpred.errors import DataError, NotCoveredError, UsageError
@@ -18,6 +17,7 @@ from kvpred.methods import list_methods
 from kvpred.predictors.crossval import SPLITS
 from kvpred.predictors.operators.evaluate import HeldOutError, evaluate_operators
 from kvpred.predictors.predictor import Predictor
+from kvpred.workflows.reading import blamed_on, read_measured_runs
 
 
 def validate(
@@ -55,6 +55,7 @@ def validate(
     """
     if not 0.5 <= level <= 0.99:
         raise UsageError(f"level={level} must be from 0.5 to 0.99")
+    _check_seed(seed)
     path = Path(bundle) if bundle is not None else kvpred.PACKAGED
     predictor = kvpred.load(path)
     if runs:
@@ -110,10 +111,16 @@ def validate_profile(
     progress : callable
         Told in a sentence what is being done.
     """
+    _check_seed(seed)
     known = [method.name for method in list_methods()]
     profile = read_profile(folder, device=device, model=model, method=method, known_methods=known)
     progress(f"fitting each operator of {profile.model} on {profile.device} with {', '.join(regressors)}")
     return evaluate_operators(profile, regressors=regressors, seed=seed)
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UsageError(f"seed={seed} must be at least 0")
 
 
 def _label_notes(predictor: Predictor) -> list[str]:
@@ -142,20 +149,20 @@ def _on_runs(
     progress: Callable[[str], None],
 ) -> Validation:
     place = predictor.place
-    rows = read_runs(
-        *paths,
+    rows = read_measured_runs(
+        paths,
         model=place.model.name,
         device=place.device.name,
         engine=predictor.engine,
         pool_labels=pool_labels,
-        known_methods=[method.name for method in list_methods()],
     )
     degrees = {row.tp for row in rows}
     if degrees != {place.tp}:
         raise DataError(
             f"the runs are of tp {sorted(degrees)}, the predictor of tp {place.tp}", path=paths[0]
         )
-    sites = pool_sites(rows)
+    with blamed_on(paths):
+        sites = pool_sites(rows)
     progress(f"judging {name} on {len(rows)} runs at {len(sites)} sites")
     report = judge(predictor, sites, level=level)
     notes = (f"Fitted to: {predictor.provenance}.", "Judged on the given runs, as they are.")

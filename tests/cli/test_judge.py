@@ -1,0 +1,114 @@
+"""``kvpred validate`` and ``kvpred audit``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+RunsText = Callable[..., str]
+
+
+@pytest.mark.slow
+def test_the_packaged_predictor_is_judged_without_arguments(cli: Cli) -> None:
+    answer = cli("validate", "--format", "json")
+    (record,) = answer.objects
+    assert answer.code == 0
+    assert all(line.startswith("kvpred: ") for line in answer.err.splitlines())
+    assert record["predictor"] == "llama-2-7b_a6000_lmdeploy"
+    assert (record["n_sites"], record["n_runs"]) == (190, 663)
+    asked = {split["split"]: split["mean"] for split in record["splits"]}
+    assert min(asked["lengths"], asked["batches"]) >= 0.972
+
+
+@pytest.mark.slow
+def test_a_bundle_is_judged_on_its_own_sites_and_reported(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    answer = cli("validate", "--predictor", trained, "--report", folder, "--format", "csv")
+    assert answer.code == 0
+    assert min(float(row["accuracy"]) for row in answer.rows) > 0.9
+    assert {"report.html", "accuracy.csv", "sites.csv"} <= {path.name for path in folder.iterdir()}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_bundle_is_judged_on_runs_it_has_not_seen(
+    cli: Cli, trained: Path, runs_text: RunsText, tmp_path: Path
+) -> None:
+    unseen = tmp_path / "unseen.csv"
+    unseen.write_text(runs_text(batches=(3, 6), seed=1))
+    asked = ("validate", "--predictor", trained, "--runs", unseen, "--format")
+    rows = cli(*asked, "csv").rows
+    assert {int(row["n_sites"]) for row in rows} == {8}
+    assert min(float(row["accuracy"]) for row in rows) > 0.95
+    (record,) = cli(*asked, "json").objects
+    assert (record["n_sites"], record["n_runs"]) == (48, 96)
+    table = cli(*asked, "table")
+    assert table.code == 0
+    assert table.err == "kvpred: judging bundle on 96 runs at 48 sites\n"
+    assert "given runs" in table.out
+
+
+def test_a_profile_without_runs_has_nothing_to_hold_out(cli: Cli, store: Path, tmp_path: Path) -> None:
+    assert cli("train", "--profile", store, "--output", tmp_path / "bundle").code == 0
+    answer = cli("validate", "--predictor", tmp_path / "bundle")
+    assert (answer.code, answer.out) == (4, "")
+    assert "give --runs" in answer.err
+
+
+@pytest.mark.slow
+def test_operators_are_judged_on_their_profile(cli: Cli, fp16_profile: Path) -> None:
+    answer = cli("validate", "--profile", fp16_profile, "--format", "json")
+    assert answer.code == 0
+    assert {row["operator"] for row in answer.objects} >= {"attn_decode", "attn_prefill", "mlp_up_proj"}
+
+
+@pytest.mark.parametrize(
+    "options", [("--level", 2), ("--level", "nan"), ("--seed", -1), ("--profile", "p", "--report", "r")]
+)
+def test_options_out_of_range_are_refused(cli: Cli, options: tuple[object, ...]) -> None:
+    answer = cli("validate", *options)
+    assert (answer.code, answer.out) == (2, "")
+
+
+def test_an_audit_of_honest_profiles_finds_no_copy(cli: Cli, store: Path) -> None:
+    answer = cli("audit", store, "--format", "json")
+    assert answer.code == 0
+    assert [found["check"] for found in answer.objects if "cop" in found["check"]] == []
+
+
+def test_an_audit_names_the_constant_of_a_doctored_profile(cli: Cli, doctored: Path) -> None:
+    found = cli("audit", doctored, "--format", "json").objects
+    copies = [item["message"] for item in found if item["check"] == "scaled-copy"]
+    assert any("attn_decode is 1.1 times that of" in message for message in copies)
+    rows = cli("audit", doctored, "--format", "csv").rows
+    assert [row["message"] for row in rows] == [item["message"] for item in found]
+
+
+def test_an_audit_of_honest_runs_finds_nothing(cli: Cli, measured: Path) -> None:
+    answer = cli("audit", measured, "--format", "json")
+    assert (answer.code, answer.objects) == (0, [])
+    assert answer.err.endswith("kvpred: nothing found\n")
+
+
+def test_an_audit_of_runs_without_any_slope_is_still_json(
+    cli: Cli, runs_text: RunsText, tmp_path: Path
+) -> None:
+    header, *rows = runs_text().splitlines()
+    constant = [",".join([*row.split(",")[:-2], "1e12", "0"]) for row in rows]
+    path = tmp_path / "constant.csv"
+    path.write_text("\n".join([header, *constant]))
+    found = cli("audit", path, "--format", "json").objects
+    assert "faster-than-hardware" in {item["check"] for item in found}
+
+
+def test_an_audit_notes_runs_of_a_model_that_it_does_not_know(
+    cli: Cli, runs_text: RunsText, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text(runs_text().replace("llama-2-7b", "house-model"))
+    answer = cli("audit", path, "--format", "json")
+    assert answer.code == 0
+    assert {item["check"] for item in answer.objects} == {"unknown-model", "nothing-to-check"}

@@ -1,0 +1,96 @@
+"""``kvpred train``: from runs, from a profile, from both; and predicting with what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+RunsText = Callable[..., str]
+
+
+def _tpot(cli: Cli, bundle: Path, method: str) -> dict[str, Any]:
+    (row,) = cli(
+        "predict", "--predictor", bundle, "--bsz", 4, "--prompt-len", 1024, "--output-len", 1,
+        "--method", method, "--format", "json",
+    ).objects  # fmt: skip
+    return row  # type: ignore[no-any-return]
+
+
+def test_a_bundle_of_runs_predicts_the_law_behind_them(cli: Cli, trained: Path) -> None:
+    row = _tpot(cli, trained, "kivi")
+    assert row["basis"] == "calibrated"
+    assert row["in_domain"] is True
+    assert row["tpot_s"] == pytest.approx(0.95 * (0.034 + 2e-4 * 4 + 8.3e-7 * 4 * 1024), rel=0.02)
+    assert row["ttft_s"] == pytest.approx(0.95 * (0.05 + 1.7e-4 * 4096 + 1.3e-8 * 4096 * 1024), rel=0.02)
+
+
+def test_training_twice_gives_the_same_bytes(cli: Cli, trained: Path, measured: Path, tmp_path: Path) -> None:
+    assert cli("train", "--runs", measured, "--output", tmp_path / "again").code == 0
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert again == {path.name: path.read_bytes() for path in trained.iterdir()}
+
+
+def test_one_site_teaches_a_new_method(cli: Cli, runs_text: RunsText, tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text(runs_text(sites={"kivi": {(4, 2048)}, "h2o": {(1, 256), (8, 4096)}}))
+    answer = cli("train", "--runs", few, "--output", tmp_path / "bundle", "--format", "json")
+    (summary,) = answer.objects
+    assert summary["sites"] == 2 * 16 + 2 + 4
+    for method, factor, attended in (("kivi", 0.95, 1024), ("h2o", 1.1, 512)):
+        row = _tpot(cli, tmp_path / "bundle", method)
+        law = factor * (0.034 + 2e-4 * 4 + 8.3e-7 * 4 * attended)
+        assert row["basis"] == "calibrated"
+        assert row["tpot_s"] == pytest.approx(law, rel=0.04)
+
+
+def test_progress_stands_on_stderr_alone(cli: Cli, measured: Path, tmp_path: Path) -> None:
+    answer = cli("train", "--runs", measured, "--output", tmp_path / "bundle", "--format", "json")
+    assert len(answer.objects) == 1
+    assert answer.err == "kvpred: 192 runs at 96 sites; fitting and holding sites out\n"
+
+
+def test_a_profile_alone_makes_a_profiled_predictor(cli: Cli, store: Path, tmp_path: Path) -> None:
+    answer = cli("train", "--profile", store, "--output", tmp_path / "bundle", "--format", "csv")
+    (summary,) = answer.rows
+    assert (summary["methods"], summary["runs"], summary["basis"]) == ("fp16; kivi", "0", "profiled")
+    fp16, kivi = _tpot(cli, tmp_path / "bundle", "fp16"), _tpot(cli, tmp_path / "bundle", "kivi")
+    assert (fp16["basis"], kivi["basis"]) == ("profiled", "profiled")
+    # Both share every operator but attention, of which kivi's is 1.2 times as long: 32 layers, ms.
+    attention_s = 32 * (0.03 + 2.7e-5 * 4 * 1024) / 1e3
+    assert kivi["tpot_s"] - fp16["tpot_s"] == pytest.approx(0.2 * attention_s, rel=0.3)
+
+
+def test_runs_on_top_of_a_profile_calibrate_it(cli: Cli, store: Path, measured: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    assert cli("train", "--profile", store, "--runs", measured, "--output", bundle).code == 0
+    row = _tpot(cli, bundle, "kivi")
+    assert row["basis"] == "calibrated"
+    assert row["tpot_s"] == pytest.approx(0.95 * (0.034 + 2e-4 * 4 + 8.3e-7 * 4 * 1024), rel=0.03)
+
+
+def test_a_bundle_may_be_trained_again_in_its_place(
+    cli: Cli, measured: Path, store: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    assert cli("train", "--profile", store, "--output", bundle).code == 0
+    assert cli("train", "--runs", measured, "--output", bundle).code == 0
+    assert sorted(path.name for path in bundle.iterdir()) == ["bundle.json", "sites.csv"]
+    assert list(tmp_path.iterdir()) == [bundle]
+
+
+@pytest.mark.slow
+def test_the_published_runs_give_the_packaged_bundles_figures(
+    cli: Cli, shared_data: Path, tmp_path: Path
+) -> None:
+    answer = cli(
+        "train", "--runs", shared_data / "a6000" / "throughput", "--pool-labels", "--model", "llama-2-7b",
+        "--device", "a6000", "--engine", "lmdeploy", "--output", tmp_path / "bundle", "--format", "json",
+    )  # fmt: skip
+    (trained,) = answer.objects
+    (packaged,) = cli("predictors", "--format", "json").objects
+    for field in ("sites", "runs", "method_params", "accuracy_held_out_lengths"):
+        assert trained[field] == packaged[field]

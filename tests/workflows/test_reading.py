@@ -1,0 +1,45 @@
+"""Runs of known methods; what is wrong with a file is blamed on the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvpred.errors import DataError, UsageError
+from kvpred.workflows.reading import blamed_on, read_measured_runs
+
+HEADER = "model,method,engine,device,bsz,prompt_len,stage,throughput_tok_s"
+
+
+def _table(folder: Path, method: str) -> Path:
+    path = folder / "runs.csv"
+    path.write_text(f'{HEADER}\nllama-2-7b,"{method}",lmdeploy,a6000,4,512,decode,100\n')
+    return path
+
+
+def test_runs_of_known_methods_are_read(tmp_path: Path) -> None:
+    (run,) = read_measured_runs([_table(tmp_path, "kivi:bits=2,group_size=32")])
+    assert (run.method, run.method_params) == ("kivi", "kivi:bits=2,group_size=32")
+
+
+@pytest.mark.parametrize("method", ["kivi:bits=3", "kivi:colour=2", "h2o:heavy=-1", "kivy"])
+def test_an_unknown_method_or_parameter_is_the_files_fault(tmp_path: Path, method: str) -> None:
+    path = _table(tmp_path, method)
+    with pytest.raises(DataError) as caught:
+        read_measured_runs([path])
+    assert (caught.value.path, caught.value.column, caught.value.value) == (path, "method", method)
+
+
+def test_an_error_without_a_place_gets_one() -> None:
+    with (
+        pytest.raises(DataError, match=r"^a\.csv, b\.csv: too few sites$"),
+        blamed_on([Path("a.csv"), Path("b.csv")]),
+    ):
+        raise UsageError("too few sites")
+
+
+def test_an_error_with_a_place_keeps_it() -> None:
+    with pytest.raises(DataError) as caught, blamed_on([Path("a.csv")]):
+        raise DataError("empty", path="other.csv", row=3)
+    assert (caught.value.path, caught.value.row) == ("other.csv", 3)
