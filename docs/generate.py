@@ -20,7 +20,7 @@ from pathlib import Path
 
 import typer.main
 
-from kvpred.cli import app
+from kvpred.cli import whole_app
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -58,7 +58,7 @@ def shell(command: str, folder: Path) -> str:
 
 def commands() -> list[str]:
     """Return every command's name, grouped as in ``kvpred --help``."""
-    found = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = typer.main.get_command(whole_app()).commands  # type: ignore[attr-defined]
     return sorted(found, key=lambda name: PANELS.index(found[name].rich_help_panel))
 
 

@@ -13,13 +13,13 @@ from types import ModuleType
 import pytest
 import typer.main
 
-from kvpred.cli import app
+from kvpred.cli import whole_app
 from kvpred.data.profiles import SCHEMAS, time_column
 from kvpred.predictors import bundle
 from kvpred.predictors.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(whole_app()).commands  # type: ignore[attr-defined]
 EXAMPLE = re.compile(r"^\s*Example: (kvpred .+)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 

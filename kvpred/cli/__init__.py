@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from kvpred.cli import exchange, judge, know, learn, predict
-from kvpred.cli.app import app, run
+from kvpred.cli.app import run, whole_app
 
-__all__ = ["app", "exchange", "judge", "know", "learn", "main", "predict", "run"]
+__all__ = ["main", "run", "whole_app"]
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -23,6 +24,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# Which file holds each command, in the order of `--help`. A call builds only the file that it needs: building
+# all commands takes Typer longer than a prediction.
+COMMANDS = {
+    "predict": ("predict", "memory"),
+    "learn": ("train",),
+    "judge": ("validate", "audit"),
+    "know": ("models", "devices", "methods", "engines", "predictors", "doctor"),
+    "exchange": ("import", "export"),
+}
 PREDICT, LEARN, JUDGE, KNOW, EXCHANGE = "Predict", "Learn", "Judge", "Know", "Exchange"
 
 
@@ -70,11 +80,28 @@ def _root(
         raise typer.Exit
 
 
+def whole_app() -> typer.Typer:
+    """Return the application with every command."""
+    for module in COMMANDS:
+        import_module(f"kvpred.cli.{module}")
+    return app
+
+
+def _app_for(given: Sequence[str]) -> typer.Typer:
+    """Return the application with at least the command that is called."""
+    command = next((word for word in given if not word.startswith("-")), None)
+    for module, commands in COMMANDS.items():
+        if command in commands:
+            import_module(f"kvpred.cli.{module}")
+            return app
+    return whole_app()
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors become one paragraph on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = int(app(given, standalone_mode=False) or 0)
+        code = int(_app_for(given)(given, standalone_mode=False) or 0)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,11 @@ from kvpred.cli.app import (
 )
 from kvpred.cli.output import emit, note
 from kvpred.errors import DoesNotFitError, NotCoveredError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kvpred.predictors.estimate import Estimate
 
 BszOption = Annotated[int, typer.Option("--bsz", help="Sequences in the batch.")]
 PromptOption = Annotated[int, typer.Option("--prompt-len", help="Tokens of each prompt.")]
@@ -61,7 +66,6 @@ def predict_command(
     import kvpred
     from kvpred.methods import split_methods
     from kvpred.predictors.steps import BASES
-    from kvpred.reports.requests import prediction_table
 
     if min_basis is not None and min_basis not in BASES:
         raise UsageError(f"--min-basis {min_basis} is not known: use one of {', '.join(BASES)}")
@@ -93,9 +97,15 @@ def predict_command(
             f"no method has a basis of {min_basis} or better for {model} on {device} with {engine}: "
             f"measure some runs and fit them with `kvpred train --runs`"
         )
-    emit([estimate.as_dict() for estimate in kept], form, lambda width: prediction_table(kept, width=width))
+    emit([estimate.as_dict() for estimate in kept], form, lambda width: _table(kept, width))
     if strict:
         _refuse([estimate.method_params for estimate in kept if not estimate.fits])
+
+
+def _table(estimates: list[Estimate], width: int) -> RenderableType:
+    from kvpred.reports.requests import prediction_table  # rich, which JSON and CSV do not need
+
+    return prediction_table(estimates, width=width)
 
 
 @app.command("memory", rich_help_panel=PREDICT)

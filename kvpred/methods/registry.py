@@ -8,12 +8,14 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kvpred.methods
 from kvpred.errors import UsageError
 from kvpred.methods.base import Method
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "kvpred.methods"
 
@@ -154,6 +156,8 @@ def _defined_in(module: Any) -> Iterator[type[Method]]:
 @cache
 def _foreign() -> dict[str, type[Method]]:
     """Methods of other packages, by name."""
+    from importlib.metadata import entry_points  # 20 ms that the own methods do not need
+
     return {method.name: method for method in map(_load, entry_points(group=ENTRY_POINTS))}
 
 

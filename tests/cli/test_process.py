@@ -28,12 +28,14 @@ def test_both_ways_to_start_print_json_alone(program: tuple[str, ...]) -> None:
 
 
 def test_an_error_becomes_the_exit_code() -> None:
-    done = subprocess.run([*MODULE, "predict", "--bsz", "0", "--prompt-len", "512"], capture_output=True)
+    request = ("predict", "--bsz", "0", "--prompt-len", "512")
+    done = subprocess.run([*MODULE, *request], check=False, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"kvpred: bsz=0 must be at least 1.\n")
 
 
 def test_debug_shows_the_traceback() -> None:
-    done = subprocess.run([*MODULE, "--debug", *REQUEST, "--tp", "3"], capture_output=True, encoding="utf-8")
+    asked = [*MODULE, "--debug", *REQUEST, "--tp", "3"]
+    done = subprocess.run(asked, check=False, capture_output=True, encoding="utf-8")
     assert "Traceback" in done.stderr
     assert "UsageError: tp=3" in done.stderr
 
@@ -49,7 +51,9 @@ def test_a_reader_that_stops_early_is_no_traceback() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_said_in_one_line() -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*MODULE, "models"], stdout=full, stderr=subprocess.PIPE, encoding="utf-8")
+        done = subprocess.run(
+            [*MODULE, "models"], check=False, stdout=full, stderr=subprocess.PIPE, encoding="utf-8"
+        )
     assert done.returncode == 1
     assert done.stderr.startswith("kvpred: the system refused: ")
     assert done.stderr.count("\n") == 1
@@ -58,6 +62,7 @@ def test_a_full_disk_is_said_in_one_line() -> None:
 def test_names_that_the_terminal_cannot_show_are_escaped() -> None:
     done = subprocess.run(
         [*MODULE, *REQUEST, "--model", "modèle"],
+        check=False,
         capture_output=True,
         env={"PYTHONIOENCODING": "ascii"},
     )

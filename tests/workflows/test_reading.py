@@ -28,7 +28,7 @@ def test_an_unknown_method_or_parameter_is_the_files_fault(tmp_path: Path, metho
     path = _table(tmp_path, method)
     with pytest.raises(DataError) as caught:
         read_measured_runs([path])
-    assert (caught.value.path, caught.value.column, caught.value.value) == (path, "method", method)
+    assert (str(caught.value.path), caught.value.column, caught.value.value) == (str(path), "method", method)
 
 
 def test_an_error_without_a_place_gets_one() -> None:

@@ -1,0 +1,71 @@
+"""Training from files: what was measured and what was asked must agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvpred.errors import DataError, UsageError
+from kvpred.workflows.training import Measurements, check_bundle_folder, train
+
+HEADER = "model,method,engine,device,bsz,prompt_len,stage,throughput_tok_s"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Runs of fp16 that follow a law without noise."""
+    rows = [HEADER]
+    for bsz in (1, 2, 4, 8):
+        for prompt in (256, 1024, 4096):
+            tokens = bsz * prompt
+            prefill_s, decode_s = 0.05 + 1.7e-4 * tokens, 0.034 + 8e-7 * tokens
+            rows.append(f"llama-2-7b,fp16,lmdeploy,a6000,{bsz},{prompt},prefill,{tokens / prefill_s}")
+            rows.append(f"llama-2-7b,fp16,lmdeploy,a6000,{bsz},{prompt},decode,{bsz / decode_s}")
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_the_predictor_knows_where_it_comes_from(runs: Path) -> None:
+    told: list[str] = []
+    predictor = train(Measurements(runs=[runs]), progress=told.append)
+    assert (predictor.place.model.name, predictor.place.device.name) == ("llama-2-7b", "a6000")
+    assert predictor.engine == "lmdeploy"
+    assert predictor.provenance == ("24 runs under lmdeploy of llama-2-7b on NVIDIA RTX A6000 (runs.csv)")
+    assert told == ["24 runs at 24 sites; fitting and holding sites out"]
+
+
+def test_the_provenance_may_be_said(runs: Path) -> None:
+    predictor = train(Measurements(runs=[runs]), provenance="our own server, in May")
+    assert predictor.provenance == "our own server, in May"
+
+
+def test_unknown_options_are_refused_before_any_file_is_read() -> None:
+    with pytest.raises(UsageError, match="b200"):
+        train(Measurements(runs=[Path("nowhere.csv")], device="b200"))
+
+
+def test_too_few_sites_are_the_files_fault(runs: Path) -> None:
+    runs.write_text("\n".join(runs.read_text().splitlines()[:3]))
+    with pytest.raises(DataError, match=r"runs\.csv: prefill has 1 sites"):
+        train(Measurements(runs=[runs]))
+
+
+def test_nothing_to_learn_from() -> None:
+    with pytest.raises(UsageError, match="--runs, --profile or both"):
+        train(Measurements())
+
+
+@pytest.mark.parametrize("names", [(), ("bundle.json",), ("bundle.json", "sites.csv", "operators")])
+def test_a_bundle_may_replace_a_bundle(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    check_bundle_folder(tmp_path)
+
+
+def test_a_bundle_may_not_replace_other_files(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"holds other files \(notes\.txt\)"):
+        check_bundle_folder(tmp_path)
