@@ -99,7 +99,7 @@ def predict_command(
         )
     emit([estimate.as_dict() for estimate in kept], form, lambda width: _table(kept, width))
     if strict:
-        _refuse([estimate.method_params for estimate in kept if not estimate.fits])
+        _refuse([estimate.method_params for estimate in estimates if not estimate.fits])
 
 
 def _table(estimates: list[Estimate], width: int) -> RenderableType:

@@ -234,10 +234,10 @@ def replaced_folder(folder: Path | str) -> Iterator[Path]:
             folder.rename(old)
         draft.rename(folder)
     except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
         raise UsageError(f"cannot write {folder}: {error.strerror}") from None
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

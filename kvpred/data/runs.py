@@ -5,7 +5,7 @@ Rows are validated with pydantic rather than pandera: pandera needs pandas, whic
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,6 +35,7 @@ _PUBLISHED_COLUMNS = {
     "stage": "stage",
     "thr": "throughput_tok_s",
 }
+Canonical = Callable[[str, str], str]
 _GIVEN = ("model", "device", "engine")
 _SHOWN_LINES = 5
 
@@ -149,6 +150,7 @@ def read_runs(
     engine: str | None = None,
     pool_labels: bool = False,
     known_methods: Collection[str] | None = None,
+    canonical: Canonical = lambda _, name: name,
 ) -> list[Run]:
     """Read runs from CSV files, tidy or with the published columns ``model,method,bsz,prompt_len,stage,thr``.
 
@@ -164,6 +166,9 @@ def read_runs(
         each name is its row's model, and `model` may rename a single one.
     known_methods : collection of str, optional
         Bare method names to accept; any by default.
+    canonical : callable
+        ``canonical("model", name)`` returns the one name that stands for all spellings of a model, and so for
+        a device; what a column says contradicts an argument only if these differ.
 
     Returns
     -------
@@ -183,7 +188,7 @@ def read_runs(
         raise UsageError("pooling labels needs the model that they are taken for: give --model")
     arguments = zip(_GIVEN, (model, device, engine), strict=True)
     given = {name: value for name, value in arguments if value is not None}
-    runs = [run for path in _expand(paths) for run in _read_file(path, given, known_methods=known_methods)]
+    runs = [run for path in _expand(paths) for run in _read_file(path, given, known_methods, canonical)]
     labels = sorted({run.label for run in runs if run.label is not None})
     if model is not None and len(labels) > 1 and not pool_labels:
         raise DataError(
@@ -214,7 +219,9 @@ def _expand(paths: Sequence[Path | str]) -> list[Path]:
     return files
 
 
-def _read_file(path: Path, given: dict[str, str], *, known_methods: Collection[str] | None) -> list[Run]:
+def _read_file(
+    path: Path, given: dict[str, str], known_methods: Collection[str] | None, canonical: Canonical
+) -> list[Run]:
     table = read_table(path)
     fields = _fields(table, given)
     published = "thr" in fields
@@ -225,7 +232,7 @@ def _read_file(path: Path, given: dict[str, str], *, known_methods: Collection[s
             field: cell.strip() for field, cell in zip(fields.values(), cells, strict=True) if cell.strip()
         }
         try:
-            row = _translated(row) if published else _undisputed(row, given)
+            row = _translated(row) if published else _undisputed(row, given, canonical)
             runs.append(_checked(row | given, known_methods))
         except _FieldError as problem:
             bad.append((index, problem))
@@ -269,10 +276,11 @@ def _translated(row: dict[str, str]) -> dict[str, str]:
     return row | renamed | ({"model": row["label"]} if "label" in row else {})
 
 
-def _undisputed(row: dict[str, str], given: dict[str, str]) -> dict[str, str]:
+def _undisputed(row: dict[str, str], given: dict[str, str], canonical: Canonical) -> dict[str, str]:
     """Return the row, unless it contradicts an argument."""
     for name, value in given.items():
-        if row.get(name, value) != value:
+        said = row.get(name, value)
+        if said != value and canonical(name, said) != canonical(name, value):
             raise _FieldError(name, f"contradicts --{name} {value}")
     return row
 

@@ -66,7 +66,7 @@ def read_device(path: Path) -> DeviceSpec:
         raise DataError(f"cannot be read ({error.strerror}).", path=path) from error
     except UnicodeDecodeError as error:
         raise DataError("is not UTF-8 text; a TOML file is.", path=path) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"is not TOML ({error}).", path=path) from error
     try:
         found = _DeviceFile.model_validate(raw)

@@ -106,12 +106,14 @@ def lengths(kv_len: Ints, prompt_len: Ints | None) -> tuple[IntArray, IntArray]:
     return tokens, prompt
 
 
-def whole(what: str, values: Ints, *, high: int) -> IntArray:
-    """Take whole numbers from 0 to `high` as an int64 array."""
+def whole(what: str, values: Ints, *, high: int, low: int = 0) -> IntArray:
+    """Take whole numbers from `low` to `high` as an int64 array."""
     array = np.asarray(values)
+    if array.dtype.kind == "O" and all(isinstance(value, int) for value in array.flat):
+        raise UsageError(f"{what}={str(values)[:80]} must be between {low} and {high:,}.")
     if array.dtype.kind not in "iu":
         raise UsageError(f"{what}={str(values)[:80]} must be whole numbers.")
-    if array.size and (array.min() < 0 or array.max() > high):
-        wrong = array.min() if array.min() < 0 else array.max()
-        raise UsageError(f"{what}={wrong} must be between 0 and {high:,}.")
+    if array.size and (array.min() < low or array.max() > high):
+        wrong = array.min() if array.min() < low else array.max()
+        raise UsageError(f"{what}={wrong} must be between {low} and {high:,}.")
     return array.astype(np.int64, copy=False)

@@ -108,7 +108,7 @@ def _load(file: Path) -> dict[str, Any]:
         raise DataError(f"cannot be read ({error.strerror}).", path=file) from error
     except UnicodeDecodeError as error:
         raise DataError("is not UTF-8 text; a config.json is.", path=file) from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
         raise DataError(f"is not JSON ({error}).", path=file, row=line) from error
     if not isinstance(raw, dict):

@@ -231,12 +231,12 @@ def predict(
 
 
 def _query(bsz: ArrayLike, prompt_len: ArrayLike, output_len: ArrayLike) -> Query:
-    """Bring the request's numbers to one shape; `predict_memory` refuses those that are too small."""
+    """Check the request's numbers and bring them to one shape."""
     try:
         arrays = np.broadcast_arrays(
-            whole("bsz", np.asarray(bsz), high=MAX_BSZ),
-            whole("prompt_len", np.asarray(prompt_len), high=MAX_TOKENS),
-            whole("output_len", np.asarray(output_len), high=MAX_TOKENS),
+            whole("bsz", np.asarray(bsz), low=1, high=MAX_BSZ),
+            whole("prompt_len", np.asarray(prompt_len), low=1, high=MAX_TOKENS),
+            whole("output_len", np.asarray(output_len), low=1, high=MAX_TOKENS),
         )
     except ValueError as error:
         raise UsageError(f"bsz, prompt_len and output_len do not fit together: {error}") from None

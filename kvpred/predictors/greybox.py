@@ -196,7 +196,7 @@ def fit_stage(form: StageForm, sites: StageSites, *, prior: StageFit | None = No
     terms, time_s = form.terms(bsz=sites.bsz, length=sites.length), sites.time_s
     n_sites, n_terms = terms.shape
     if prior is None and n_sites < n_terms:
-        raise UsageError(f"{form.stage} has {n_sites} sites; without a prior at least {n_terms} are needed")
+        raise UsageError(f"fp16 has {n_sites} sites of {form.stage}; at least {n_terms} are needed to fit it")
     scale = _prior_scale(prior) if prior is not None else np.zeros(n_terms)
     pull = np.sqrt(PRIOR_STRENGTH) * np.diag(1.0 / scale) if prior is not None else np.zeros((0, n_terms))
     target = np.concatenate([np.ones(n_sites), pull @ prior.coef if prior is not None else np.zeros(0)])

@@ -9,7 +9,7 @@ import numpy as np
 
 from kvpred.data.profiles import Profile
 from kvpred.data.sites import SiteTable
-from kvpred.errors import NotCoveredError, UsageError
+from kvpred.errors import DataError, NotCoveredError
 from kvpred.methods import get_method
 from kvpred.predictors.calibration import ASSUMED_RUN_NOISE, BASELINE, Profiles, StageFits
 from kvpred.predictors.domain import Domain
@@ -90,14 +90,14 @@ def profiled_steps(profiles: Sequence[Profile], *, place: Place, kind: str) -> P
 
     Raises
     ------
-    UsageError
+    DataError
         If none is of fp16, or two are of one method.
     """
     by_method = {get_method(profile.method).spec: profile for profile in profiles}
     if len(by_method) < len(profiles):
-        raise UsageError("two profiles are of the same method; give one of each")
+        raise DataError("two profiles are of the same method; give one of each")
     if BASELINE not in by_method:
-        raise UsageError(f"none of the profiles is of {BASELINE}; its shared operators serve all methods")
+        raise DataError(f"none of the profiles is of {BASELINE}; its shared operators serve all methods")
     sets = {name: fit_operators(profile, kind, tp=place.tp) for name, profile in by_method.items()}
     return {
         name: ProfiledStep(sets[BASELINE], own, place.model.n_layers, cold=_is_cold(by_method[name]))

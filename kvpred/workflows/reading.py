@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kvpred.data.runs import Run, read_runs
-from kvpred.errors import DataError, UsageError
+from kvpred.errors import DataError, KvpredError, UsageError
+from kvpred.hardware import get_device
 from kvpred.methods import get_method, list_methods
+from kvpred.models import get_model
 
 
 def read_measured_runs(
@@ -28,12 +30,28 @@ def read_measured_runs(
     """
     known = [method.name for method in list_methods()]
     runs = read_runs(
-        *paths, model=model, device=device, engine=engine, pool_labels=pool_labels, known_methods=known
+        *paths,
+        model=model,
+        device=device,
+        engine=engine,
+        pool_labels=pool_labels,
+        known_methods=known,
+        canonical=_canonical,
     )
     for spec in sorted({run.method_params for run in runs}):
         with blamed_on(paths, column="method", value=spec):
             get_method(spec)
     return runs
+
+
+def _canonical(kind: str, name: str) -> str:
+    """Return the catalogue's name of a model or device, however it is spelt; others stay as they are."""
+    with suppress(KvpredError):
+        if kind == "model":
+            return get_model(name).name
+        if kind == "device":
+            return get_device(name).name
+    return name
 
 
 @contextmanager

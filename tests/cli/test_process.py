@@ -30,7 +30,11 @@ def test_both_ways_to_start_print_json_alone(program: tuple[str, ...]) -> None:
 def test_an_error_becomes_the_exit_code() -> None:
     request = ("predict", "--bsz", "0", "--prompt-len", "512")
     done = subprocess.run([*MODULE, *request], check=False, capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"kvpred: bsz=0 must be at least 1.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        b"",
+        b"kvpred: bsz=0 must be between 1 and 100,000.\n",
+    )
 
 
 def test_debug_shows_the_traceback() -> None:

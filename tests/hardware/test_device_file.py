@@ -77,3 +77,11 @@ def test_binary_and_missing_device_files_are_named(file: Path) -> None:
     file.write_bytes("name = 'x'".encode("utf-16"))
     with pytest.raises(DataError, match="is not UTF-8 text"):
         get_device(file)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 5_000], ids=["deep", "long"])
+def test_a_device_file_that_no_parser_takes_is_bad_data(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"mine\.toml"):
+        get_device(path)

@@ -223,3 +223,13 @@ def test_any_config_is_read_or_refused_but_never_crashes(tmp_path_factory, chang
         return
     assert model.kv_bytes_per_token() > 0
     assert model.weight_bytes() == 2 * model.n_params > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"hidden_size": ' + "9" * 5_000 + "}"], ids=["deep", "long"]
+)
+def test_a_config_that_no_parser_takes_is_bad_data(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"config\.json"):
+        get_model(path)

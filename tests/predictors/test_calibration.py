@@ -100,7 +100,7 @@ def test_without_fp16_there_is_nothing_to_be_relative_to(make_table: MakeTable, 
 
 def test_two_sites_of_fp16_are_too_few(make_table: MakeTable) -> None:
     table = make_table(bsz=(1,), prompt_len=(256, 512))
-    with pytest.raises(UsageError, match=re.escape("decode has 2 sites; without a prior at least 3")):
+    with pytest.raises(UsageError, match=re.escape("fp16 has 2 sites of decode; at least 3")):
         fit_stage_methods(table, "decode")
 
 

@@ -115,7 +115,7 @@ def test_no_coefficient_is_ever_negative(seed: int, form: StageForm, noise: floa
 def test_fewer_sites_than_terms_are_refused_without_a_prior(law, make_sites: MakeSites) -> None:
     form, coef = law
     sites = make_sites(form, coef).select(np.arange(len(coef) - 1))
-    with pytest.raises(UsageError, match=f"decode has {len(coef) - 1} sites; .* at least {len(coef)}"):
+    with pytest.raises(UsageError, match=f"{len(coef) - 1} sites of decode; at least {len(coef)}"):
         fit_stage(form, sites)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kvpred.data.profiles import SCHEMAS, Columns, Manifest, Profile, time_column
 from kvpred.data.sites import SiteTable
-from kvpred.errors import UsageError
+from kvpred.errors import DataError
 from kvpred.predictors import bundle
 from kvpred.predictors.estimate import predict
 from kvpred.predictors.predictor import Predictor, fit_predictor
@@ -110,7 +110,7 @@ def test_a_methods_own_attention_is_used_and_the_rest_shared(here: Place) -> Non
 
 def test_two_profiles_of_one_method_or_none_of_fp16_are_refused(here: Place) -> None:
     for profiles in ([make_profile(), make_profile()], [make_profile("kivi:bits=4")]):
-        with pytest.raises(UsageError):
+        with pytest.raises(DataError):
             profiled_steps(profiles, place=here, kind="physics")
 
 

@@ -43,3 +43,14 @@ def test_an_error_with_a_place_keeps_it() -> None:
     with pytest.raises(DataError) as caught, blamed_on([Path("a.csv")]):
         raise DataError("empty", path="other.csv", row=3)
     assert (caught.value.path, caught.value.row) == ("other.csv", 3)
+
+
+def test_a_models_other_spellings_contradict_no_argument(tmp_path: Path) -> None:
+    path = _table(tmp_path, "fp16")
+    path.write_text(path.read_text().replace("llama-2-7b", "meta-llama/Llama-2-7b-hf"))
+    assert read_measured_runs([path], model="llama-2-7b")[0].model == "llama-2-7b"
+
+
+def test_another_model_does(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="contradicts --model llama-3-8b"):
+        read_measured_runs([_table(tmp_path, "fp16")], model="llama-3-8b")

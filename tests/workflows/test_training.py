@@ -48,7 +48,7 @@ def test_unknown_options_are_refused_before_any_file_is_read() -> None:
 
 def test_too_few_sites_are_the_files_fault(runs: Path) -> None:
     runs.write_text("\n".join(runs.read_text().splitlines()[:3]))
-    with pytest.raises(DataError, match=r"runs\.csv: prefill has 1 sites"):
+    with pytest.raises(DataError, match=r"runs\.csv: fp16 has 1 sites of prefill; at least 3"):
         train(Measurements(runs=[runs]))
 
 

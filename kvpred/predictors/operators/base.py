@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kvpred.data.files import read_text, write_text
-from kvpred.errors import DataError, MissingExtraError, UsageError
+from kvpred.errors import DataError, KvpredError, MissingExtraError, UsageError
 from kvpred.predictors.operators.features import FAMILIES, Family, FloatArray
 
 STATE_FILE = "state.json"
@@ -313,11 +313,18 @@ def import_extra(module: str) -> Any:
     ------
     MissingExtraError
         If it is not installed.
+    KvpredError
+        If the system lacks a library that it loads.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
         raise MissingExtraError(module.partition(".")[0], "train") from None
+    except OSError as error:
+        message = (
+            f"{module} cannot be loaded ({error}); LightGBM needs OpenMP: on Debian, apt-get install libgomp1"
+        )
+        raise KvpredError(message) from None
 
 
 def _digest(content: bytes) -> str:
