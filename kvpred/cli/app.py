@@ -62,7 +62,7 @@ MethodOption = Annotated[
 ]
 TpOption = Annotated[int, typer.Option("--tp", help="Tensor-parallel degree.")]
 PredictorOption = Annotated[
-    str | None, typer.Option("--predictor", help="Bundle to predict with; the packaged one if not given.")
+    str | None, typer.Option("--predictor", help="Predictor bundle; the packaged one if not given.")
 ]
 
 
