@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import repeat
@@ -240,6 +240,33 @@ def replaced_folder(folder: Path | str) -> Iterator[Path]:
             old.rename(folder)
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_replaceable(folder: Path, *, ours: Collection[str]) -> None:
+    """Refuse a folder that replacing as a whole would take anything else than the named files from.
+
+    Parameters
+    ----------
+    folder : Path
+        May be missing or empty.
+    ours : collection of str
+        Names that may lie in it.
+
+    Raises
+    ------
+    UsageError
+        If it holds others, or is a file or a link.
+    """
+    if not folder.name:
+        raise UsageError(f"{folder} cannot be replaced as a whole: name a folder in it")
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a symbolic link: name the folder that it stands for")
+    if not is_folder(folder):
+        if folder.exists():
+            raise UsageError(f"{folder} is a file: name a new folder")
+        return
+    if others := sorted({path.name for path in folder.iterdir()} - set(ours)):
+        raise UsageError(f"{folder} holds other files ({', '.join(others[:3])}): name a new or empty folder")
 
 
 def _draft_beside(path: Path) -> Path:

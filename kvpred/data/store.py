@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kvpred.data.files import is_folder, replaced_folder, write_text
+from kvpred.data.files import check_replaceable, is_folder, replaced_folder, write_text
 from kvpred.data.profiles import (
     SCHEMAS,
     Columns,
@@ -183,33 +183,6 @@ def export_vidur(root: Path | str, profile: Profile, *, model: str | None = None
     with replaced_folder(folder) as draft:
         _write_tables(draft, profile)
     return folder
-
-
-def check_replaceable(folder: Path, *, ours: Collection[str]) -> None:
-    """Refuse a folder that replacing as a whole would take anything else than the named files from.
-
-    Parameters
-    ----------
-    folder : Path
-        May be missing or empty.
-    ours : collection of str
-        Names that may lie in it.
-
-    Raises
-    ------
-    UsageError
-        If it holds others, or is a file or a link.
-    """
-    if not folder.name:
-        raise UsageError(f"{folder} cannot be replaced as a whole: name a folder in it")
-    if folder.is_symlink():
-        raise UsageError(f"{folder} is a symbolic link: name the folder that it stands for")
-    if not is_folder(folder):
-        if folder.exists():
-            raise UsageError(f"{folder} is a file: name a new folder")
-        return
-    if others := sorted({path.name for path in folder.iterdir()} - set(ours)):
-        raise UsageError(f"{folder} holds other files ({', '.join(others[:3])}): name a new or empty folder")
 
 
 def _write_tables(folder: Path, profile: Profile) -> None:

@@ -106,10 +106,8 @@ def judge(predictor: Predictor, sites: SiteTable, *, level: float = 0.9) -> Accu
         time_s, error = predict_sites(calibration.fits, table, mask)
         own = table.select(mask)
         copy_s = calibration.fits.fits[BASELINE].times(bsz=own.bsz, length=stage_lengths(table)[mask])
-        outside = calibration.domain.octaves_outside(
-            bsz=own.bsz, length=own.prompt_len if stage == "prefill" else own.kv_len
-        )
-        width = calibration.score(level) * error * (1.0 + calibration.growth_per_octave * outside)
+        length = own.prompt_len if stage == "prefill" else own.kv_len
+        width = calibration.log_half_width(error, bsz=own.bsz, length=length, level=level)
         rows = _Rows(own, time_s, copy_s, width, noise.of(np.flatnonzero(mask)))
         tested.append(_test(rows, GIVEN, stage, level=level))
     predictions = [site for one in tested for site in one.sites]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kvpred.predictors.profiled import ProfiledStep
 
 SCHEMA_VERSION = 1
-_INDEX, _SITES, _OPERATORS = "bundle.json", "sites.csv", "operators"
+_INDEX, _SITES, _OPERATORS = FILES = ("bundle.json", "sites.csv", "operators")
 
 
 def save(predictor: Predictor, folder: Path | str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
@@ -54,6 +55,14 @@ class StageCalibration:
         if not len(self.scores):
             return NormalDist().inv_cdf((1 + level) / 2)
         return conformal_quantile(self.scores, level)
+
+    def log_half_width(self, error: Array, *, bsz: ArrayLike, length: ArrayLike, level: float) -> Array:
+        """Return the half-width of log times with these standard errors, grown by the doublings outside.
+
+        ``length`` is the prompt length for prefill, the mean kv_len for decode, as in `domain`.
+        """
+        outside = self.domain.octaves_outside(bsz=bsz, length=length)
+        return np.asarray(self.score(level) * error * (1.0 + self.growth_per_octave * outside))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kvpred.methods import Method, get_method
 from kvpred.predictors.calibration import BASELINE, StageFits, mean_attended
 from kvpred.predictors.greybox import ATTENTION, Array, StageForm
-from kvpred.predictors.predictor import Predictor, StageCalibration
+from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import TRANSFER_LOG_ERROR, Place, host_share, split_fixed, transfer
 
 BASES = ("calibrated", "profiled", "transferred", "roofline")
@@ -127,7 +127,8 @@ def step_times(
     name = method.spec if known.measured else BASELINE
     length = _length(stage, method if known.measured else get_method(BASELINE), query)
     time_s = fits.fits[name].times(bsz=query.bsz, length=length)
-    width = _log_half_width(calibration, fits, name, query=query, stage=stage, length=length, level=level)
+    error = fits.error(name, bsz=query.bsz, length=length)
+    width = calibration.log_half_width(error, bsz=query.bsz, length=_axis(stage, query), level=level)
     slower = _unprofiled_share(fits.fits[name].form, stage) if predictor.basis == "profiled" else 1.0
     if not (known.same_place and known.same_engine):
         doubt = HOST_DOUBT if known.same_engine else ENGINE_DOUBT
@@ -151,22 +152,6 @@ def _length(stage: str, method: Method, query: Query) -> Array:
     if stage == "prefill":
         return query.prompt_len.astype(float)
     return mean_attended(method.spec, prompt_len=query.prompt_len, output_len=query.output_len)
-
-
-def _log_half_width(
-    calibration: StageCalibration,
-    fits: StageFits,
-    name: str,
-    *,
-    query: Query,
-    stage: str,
-    length: Array,
-    level: float,
-) -> Array:
-    """Return the conformal half-width of the log time, grown by the doublings outside the domain."""
-    outside = calibration.domain.octaves_outside(bsz=query.bsz, length=_axis(stage, query))
-    error = fits.error(name, bsz=query.bsz, length=length)
-    return np.asarray(calibration.score(level) * error * (1.0 + calibration.growth_per_octave * outside))
 
 
 def _unprofiled_share(form: StageForm, stage: str) -> float:

@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kvpred.data.files import check_replaceable
 from kvpred.data.profiles import Profile
 from kvpred.data.runs import Run
 from kvpred.data.sites import pool_sites
-from kvpred.data.store import check_replaceable, find_profiles, read_profile
+from kvpred.data.store import find_profiles, read_profile
 from kvpred.errors import DataError, UsageError
 from kvpred.hardware import get_device, get_engine_spec
 from kvpred.methods import list_methods
 from kvpred.models import get_model
+from kvpred.predictors.bundle import FILES
 from kvpred.predictors.calibration import BASELINE, Profiles
 from kvpred.predictors.estimate import DEFAULT_ENGINE
 from kvpred.predictors.predictor import Predictor, fit_predictor
 from kvpred.predictors.scaling import Place
 from kvpred.workflows.reading import blamed_on, read_measured_runs
-
-BUNDLE_FILES = ("bundle.json", "sites.csv", "operators")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def train(
 
 def check_bundle_folder(folder: Path) -> None:
     """Refuse a folder that a bundle cannot be written to without taking other files' place."""
-    check_replaceable(folder, ours=BUNDLE_FILES)
+    check_replaceable(folder, ours=FILES)
 
 
 def _check_names(measured: Measurements) -> None:
