@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +103,18 @@ SCHEMAS: Mapping[str, Schema] = {
         key=("num_tensor_parallel_workers", "num_tokens"),
     ),
 }
+STEPS = "steps"
+"""kvpred's own table: whole steps of the stack that the operators were timed in, in ms."""
+
+STEPS_SCHEMA = Schema(
+    integers=("num_tensor_parallel_workers", "n_layers", "batch_size", "prefill_chunk_size", "kv_cache_size"),
+    booleans=("is_prefill",),
+    texts=(),
+    # Without hooks; with them; and the operators' sum, each as often as a step runs it.
+    operators=("step", "hooked_step", "operators"),
+    key=("num_tensor_parallel_workers", "batch_size", "prefill_chunk_size", "kv_cache_size"),
+)
+ALL_SCHEMAS: Mapping[str, Schema] = {**SCHEMAS, STEPS: STEPS_SCHEMA}
 _MAY_BE_ZERO = ("prefill_chunk_size", "kv_cache_size")
 
 
@@ -125,7 +137,20 @@ class Manifest(BaseModel):
     dtype : str
     seed, repeats : int
     noise : dict of str to float
-        Relative spread between repeats, by operator.
+        Relative spread between repeats (standard deviation over median), by operator: its median over points.
+    n_layers : int or None
+        Layers of the stack that was timed; None where the profile does not say.
+    weights : str
+        ``random``, or where the weights came from.
+    threads : int or None
+        Processor threads that torch used.
+    host : str or None
+        The processor's or card's own name.
+    roofline : dict of str to float
+        What a large read and a large matrix product reached on the device, just before the sweep:
+        ``bytes_s`` and ``flops_s``.
+    not_fitting : int
+        Points that needed more memory than there was.
     cache_state : {"cold", "warm"}
         Whether weights and KV cache were in the processor's caches when an operator began.
     status : {"finished", "partial"}
@@ -146,6 +171,12 @@ class Manifest(BaseModel):
     seed: int = 0
     repeats: int = Field(default=1, ge=1)
     noise: dict[str, float] = Field(default_factory=dict)
+    n_layers: int | None = Field(default=None, ge=1)
+    weights: str = "random"
+    threads: int | None = Field(default=None, ge=1)
+    host: str | None = None
+    roofline: dict[str, float] = Field(default_factory=dict)
+    not_fitting: int = Field(default=0, ge=0)
     cache_state: Literal["cold", "warm"] = "cold"
     status: Literal["finished", "partial"] = "finished"
     created_at: datetime | None = None
@@ -163,6 +194,8 @@ class Profile:
     attention, mlp : dict of str to array, each of shape (n_rows,)
         Tables by their CSV column names; times in ms per layer and operator, NaN where an operator does not
         apply. Empty if that table is missing.
+    steps : dict of str to array
+        Whole steps of the stack that the operators were timed in, likewise; empty if nobody timed them.
     manifest : Manifest or None
     path : Path or None
         The folder it was read from.
@@ -175,9 +208,10 @@ class Profile:
     mlp: Columns
     manifest: Manifest | None = None
     path: Path | None = None
+    steps: Columns = field(default_factory=dict)
 
     def tables(self) -> dict[str, Columns]:
-        """Return the tables that are there, by the name of their file."""
+        """Return the tables of operators that are there, by the name of their file."""
         return {name: table for name in SCHEMAS if (table := getattr(self, name))}
 
 
@@ -199,14 +233,14 @@ def timed_operators(columns: Iterable[str]) -> list[str]:
 
 
 def read_profile_table(path: Path | str) -> Columns:
-    """Read ``attention.csv`` or ``mlp.csv``.
+    """Read ``attention.csv``, ``mlp.csv`` or ``steps.csv``.
 
     Columns beyond the schema are kept if they are times, and left out otherwise: Vidur derives them.
 
     Parameters
     ----------
     path : path
-        Its stem says which of the two it is.
+        Its stem says which of them it is.
 
     Raises
     ------
@@ -214,7 +248,7 @@ def read_profile_table(path: Path | str) -> Columns:
         With file, line, column and value of what is wrong.
     """
     path = Path(path)
-    schema = SCHEMAS[path.stem]
+    schema = ALL_SCHEMAS[path.stem]
     table = read_table(path)
     table.require(schema.required)
     columns: Columns = {
@@ -223,7 +257,7 @@ def read_profile_table(path: Path | str) -> Columns:
     columns |= {name: table.booleans(name) for name in schema.booleans}
     columns |= {name: table.texts(name) for name in schema.texts}
     columns |= {name: table.floats(name) for name in table.columns if _is_time(name)}
-    if path.stem == "attention":
+    if "is_prefill" in columns:
         _check_stages(table, columns)
     for operator in schema.operators:
         name = time_column(operator)

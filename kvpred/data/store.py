@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from kvpred.data.files import check_replaceable, is_folder, replaced_folder, write_text
 from kvpred.data.profiles import (
+    ALL_SCHEMAS,
     SCHEMAS,
+    STEPS,
     Columns,
     Manifest,
     Profile,
@@ -20,7 +22,7 @@ from kvpred.errors import DataError, UsageError
 
 MANIFEST = "manifest.json"
 _COMPUTE = "compute"
-_FILES = (*(f"{name}.csv" for name in SCHEMAS), MANIFEST)
+_FILES = (*(f"{name}.csv" for name in ALL_SCHEMAS), MANIFEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ def read_profile(
         mlp=tables["mlp"],
         manifest=manifest,
         path=folder,
+        steps=read_profile_table(steps) if (steps := folder / f"{STEPS}.csv").exists() else {},
     )
 
 
@@ -152,6 +155,8 @@ def write_profile(root: Path | str, profile: Profile) -> Path:
         raise UsageError(f"the manifest is not about {', '.join(names)}")
     with replaced_folder(folder) as draft:
         _write_tables(draft, profile)
+        if profile.steps:
+            write_text(draft / f"{STEPS}.csv", format_profile_table(profile.steps))
         write_text(draft / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return folder
 

@@ -90,7 +90,24 @@ def read_config(path: Path) -> ModelSpec:
         If the file is missing, not JSON, or lacks or garbles a field.
     """
     file = path / "config.json" if path.is_dir() else path
-    raw = _load(file)
+    return parse_config(_load(file), file)
+
+
+def parse_config(raw: dict[str, Any], file: Path) -> ModelSpec:
+    """Read the architecture from a configuration's fields.
+
+    Parameters
+    ----------
+    raw : dict
+        As in ``config.json``.
+    file : Path
+        What errors name.
+
+    Raises
+    ------
+    UsageError, DataError
+        As `read_config`.
+    """
     _refuse(raw, file)
     spec = _to_spec(_validate(raw, file), file)
     if spec.kv_bytes_per_token() > MAX_KV_BYTES_PER_TOKEN:
