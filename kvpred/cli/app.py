@@ -28,12 +28,13 @@ app = typer.Typer(
 # all commands takes Typer longer than a prediction.
 COMMANDS = {
     "predict": ("predict", "memory"),
+    "measure": ("profile",),
     "learn": ("train",),
     "judge": ("validate", "audit"),
     "know": ("models", "devices", "methods", "engines", "predictors", "doctor"),
     "exchange": ("import", "export"),
 }
-PREDICT, LEARN, JUDGE, KNOW, EXCHANGE = "Predict", "Learn", "Judge", "Know", "Exchange"
+PREDICT, MEASURE, LEARN, JUDGE, KNOW, EXCHANGE = "Predict", "Measure", "Learn", "Judge", "Know", "Exchange"
 
 
 # Of a command that Ctrl-C ended: 128 + SIGINT.

@@ -21,7 +21,7 @@ from kvpred.data.profiles import (
 from kvpred.errors import DataError, UsageError
 
 MANIFEST = "manifest.json"
-_COMPUTE = "compute"
+COMPUTE = "compute"
 _FILES = (*(f"{name}.csv" for name in ALL_SCHEMAS), MANIFEST)
 
 
@@ -141,7 +141,7 @@ def write_profile(root: Path | str, profile: Profile) -> Path:
         other files.
     """
     names = (profile.device, profile.model, profile.method)
-    folder = Path(root) / _COMPUTE
+    folder = Path(root) / COMPUTE
     for name in names:
         folder /= _as_path(name)
     check_replaceable(folder, ours=_FILES)
@@ -183,7 +183,7 @@ def export_vidur(root: Path | str, profile: Profile, *, model: str | None = None
         If a name cannot be a folder's, the profile is empty, or the place cannot be written to or holds
         other files.
     """
-    folder = Path(root) / _COMPUTE / _as_path(profile.device) / _as_path(model or profile.model)
+    folder = Path(root) / COMPUTE / _as_path(profile.device) / _as_path(model or profile.model)
     check_replaceable(folder, ours=_FILES)
     with replaced_folder(folder) as draft:
         _write_tables(draft, profile)
@@ -225,7 +225,7 @@ def _key(folder: Path, manifest: Manifest | None, known_methods: Collection[str]
     if manifest is not None:
         return ProfileKey(folder, manifest.device, manifest.model, manifest.method_params)
     parts = folder.absolute().parts
-    below = parts[len(parts) - parts[::-1].index(_COMPUTE) :] if _COMPUTE in parts else ()
+    below = parts[len(parts) - parts[::-1].index(COMPUTE) :] if COMPUTE in parts else ()
     device, names = (below[0], list(below[1:])) if below else (None, [])
     named = len(names) > 1 and names[-1].partition(":")[0] in known_methods
     method = names.pop() if named else None
