@@ -27,19 +27,28 @@ def test_every_folder_has_a_floor(root: Path) -> None:
     assert folders <= floors
 
 
-def test_a_prediction_imports_nothing_slow() -> None:
-    code = (
-        "import sys, kvpred; kvpred.predict(method='kivi', bsz=4, prompt_len=2048); "
-        f"print([name for name in {HEAVY} if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import kvpred; kvpred.predict(method='kivi', bsz=4, prompt_len=2048)",
+        "from kvpred.methods import list_methods; list_methods()",
+    ],
+)
+def test_a_prediction_and_the_methods_on_paper_import_nothing_slow(code: str) -> None:
+    assert _loaded(code) & set(HEAVY) == set()
 
 
 def test_the_top_level_imports_not_even_numpy() -> None:
-    code = "import sys, kvpred; print('numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert "numpy" not in _loaded("import kvpred")
+
+
+def test_the_caches_say_what_to_install_where_torch_is_missing(root: Path) -> None:
+    # -S: the standard library and this folder alone.
+    command = [sys.executable, "-S", "-c", "import kvpred.caches"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "kvpred.errors.MissingExtraError: torch is not installed: pip install 'kvpred[profile]' brings it."
+    )
 
 
 def test_nothing_that_runs_code_when_opened_is_imported(root: Path) -> None:
@@ -51,6 +60,13 @@ def test_nothing_that_runs_code_when_opened_is_imported(root: Path) -> None:
         if name in unsafe
     ]
     assert found == []
+
+
+def _loaded(code: str) -> set[str]:
+    """Top-level packages that a program has loaded when it ends."""
+    code += "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
 
 def _imported(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The methods for real, one file per method as in `kvpred.methods`: torch operators, and the caches made of them.
+"""The methods for real, one file each as in `kvpred.methods`: torch operators, and caches made of them.
 
 Needs the extra ``profile`` (torch, transformers).
 """

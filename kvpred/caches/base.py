@@ -1,4 +1,4 @@
-"""What every method's cache layer shares: the order of its operators, padding, bytes, transformers' interface."""
+"""What every method's cache layer shares: its order of operators, padding, bytes, transformers' interface."""
 
 from __future__ import annotations
 

@@ -14,6 +14,11 @@ class Tokens:
 
     The first entries take exactly the room they need; later room comes in blocks.
 
+    Parameters
+    ----------
+    most : int, optional
+        Tokens that will ever be held at once: a last block ends there, and full tensors are contiguous.
+
     Examples
     --------
     >>> keys = Tokens()
@@ -22,7 +27,8 @@ class Tokens:
     (3, torch.Size([1, 2, 3, 4]))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._room: Tensor | None = None
         self._count = 0
 
@@ -32,9 +38,11 @@ class Tokens:
 
     @property
     def view(self) -> Tensor:
-        """The tokens held, shape (bsz, heads, len, width), not contiguous; writing to it changes them."""
+        """The tokens held, shape (bsz, heads, len, width), contiguous if full; writing to it changes them."""
         if self._room is None:
             raise ValueError("no entries yet")
+        if self._count == self._room.shape[2]:
+            return self._room
         return self._room[:, :, : self._count]
 
     @property
@@ -50,7 +58,10 @@ class Tokens:
             return
         if end > self._room.shape[2]:
             bsz, heads, _, width = entries.shape
-            grown = entries.new_empty(bsz, heads, -(-end // BLOCK) * BLOCK, width)
+            room = -(-end // BLOCK) * BLOCK
+            if self._most is not None:
+                room = max(end, min(room, self._most))
+            grown = entries.new_empty(bsz, heads, room, width)
             grown[:, :, : self._count] = self._room[:, :, : self._count]
             self._room = grown
         self._room[:, :, self._count : end] = entries

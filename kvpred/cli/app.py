@@ -31,6 +31,7 @@ COMMANDS = {
     "measure": ("profile",),
     "learn": ("train",),
     "judge": ("validate", "audit"),
+    "report": ("report",),
     "know": ("models", "devices", "methods", "engines", "predictors", "doctor"),
     "exchange": ("import", "export"),
 }

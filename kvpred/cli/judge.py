@@ -25,7 +25,7 @@ def validate_command(
         bool, typer.Option("--pool-labels", help="Take a published table's model names as repeats.")
     ] = False,
     profile: Annotated[
-        Path | None, typer.Option("--profile", help="Judge the operator regressors on this profile instead.")
+        Path | None, typer.Option("--profile", help="Judge this operator profile instead, or a root of them.")
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="Device, if the profile does not say.")
@@ -45,18 +45,14 @@ def validate_command(
 
     Example: kvpred validate --report accuracy-report
     """
-    from kvpred.reports.operators import errors_sheet
     from kvpred.reports.tables import rich_tables
     from kvpred.reports.validation import validation_record, validation_sheets, write_validation
-    from kvpred.workflows.validation import validate, validate_profile
+    from kvpred.workflows.validation import validate
 
     if profile is not None:
         if runs or predictor or report:
             raise UsageError("--profile judges operators alone: leave --predictor, --runs and --report out")
-        sheet = errors_sheet(
-            validate_profile(profile, device=device, model=model, method=method, seed=seed, progress=note)
-        )
-        emit(sheet.records(), form, lambda width: rich_tables([sheet]))
+        _validate_profile(profile, device=device, model=model, method=method, seed=seed, form=form)
         return
     result = validate(
         predictor, runs=runs or (), pool_labels=pool_labels, level=level, seed=seed, progress=note
@@ -74,6 +70,25 @@ def validate_command(
             form,
             lambda width: rich_tables(validation_sheets(result), notes=result.notes),
         )
+
+
+def _validate_profile(
+    folder: Path, *, device: str | None, model: str | None, method: str | None, seed: int, form: Format
+) -> None:
+    from kvpred.reports import operators as reports
+    from kvpred.reports.tables import rich_tables
+    from kvpred.workflows.validation import validate_profile
+
+    found = validate_profile(folder, device=device, model=model, method=method, seed=seed, progress=note)
+    if isinstance(found, list):
+        sheet = reports.errors_sheet(found)
+        emit(sheet.records(), form, lambda width: rich_tables([sheet]))
+        return
+    emit(
+        reports.profile_records(found),
+        form,
+        lambda width: rich_tables(reports.shown_sheets(found), notes=reports.NOTES),
+    )
 
 
 @app.command("audit", rich_help_panel=JUDGE)

@@ -19,7 +19,7 @@ from kvpred.errors import KvpredError
 EXTRAS = {
     "train": ("sklearn", "lightgbm", "pandas", "skops"),
     "report": ("plotly", "kaleido"),
-    "profile": ("torch", "transformers"),
+    "profile": ("torch", "transformers", "gguf"),
     "length": ("torch", "transformers", "lightgbm"),
     "openvino": ("openvino_genai",),
     "llamacpp": ("xllamacpp",),

@@ -74,7 +74,7 @@ def profile_command(
         dtype=dtype,
         seed=seed,
     )
-    budget_s = _seconds(budget) if budget else None
+    budget_s = None if budget is None else _seconds(budget)
     if dry_run:
         rows: list[dict[str, Any]] = [asdict(point) for point in list_points(request, output)]
         left = [row["expected_s"] for row in rows if row["fits"] and not row["done"]]
@@ -83,7 +83,9 @@ def profile_command(
         with _bar() as progress:
             found = profile(request, output, resume=resume, budget_s=budget_s, progress=progress)
         rows = [{**asdict(summary), "folder": str(summary.folder)} for summary in found]
-    emit(rows, form, lambda width: plain_table(rows, tuple(rows[0]), width=width))
+        note(f"profiles under {output}" if rows else "nothing timed: no point fits the memory and the budget")
+    columns = [name for row in rows[:1] for name in row if name != "folder"]
+    emit(rows, form, lambda width: plain_table(rows, columns, width=width))
 
 
 def _seconds(text: str) -> float:

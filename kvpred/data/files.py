@@ -21,6 +21,8 @@ from kvpred.errors import DataError, UsageError
 
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
 _FOREIGN_DELIMITERS = ";\t|"
+# Random ones in a draft's name.
+_DRAFT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,5 +271,15 @@ def check_replaceable(folder: Path, *, ours: Collection[str]) -> None:
         raise UsageError(f"{folder} holds other files ({', '.join(others[:3])}): name a new or empty folder")
 
 
+def remove_drafts(path: Path) -> None:
+    """Delete the drafts of a file or folder and of all that lies in it that killed processes left behind."""
+    hexadecimal = 2 * _DRAFT_BYTES * "[0-9a-f]"
+    beside = path.parent.glob(f".{path.name}.{hexadecimal}.tmp")
+    for draft in (*beside, *path.rglob(f".*.{hexadecimal}.tmp")):
+        shutil.rmtree(draft, ignore_errors=True)
+        with suppress(OSError):
+            draft.unlink()
+
+
 def _draft_beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{secrets.token_hex(_DRAFT_BYTES)}.tmp")

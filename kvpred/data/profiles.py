@@ -140,8 +140,8 @@ class Manifest(BaseModel):
         Relative spread between repeats (standard deviation over median), by operator: its median over points.
     n_layers : int or None
         Layers of the stack that was timed; None where the profile does not say.
-    weights : str
-        ``random``, or where the weights came from.
+    weights : str or None
+        ``random``, or the name of the file that they came from; None where the profile does not say.
     threads : int or None
         Processor threads that torch used.
     host : str or None
@@ -172,7 +172,7 @@ class Manifest(BaseModel):
     repeats: int = Field(default=1, ge=1)
     noise: dict[str, float] = Field(default_factory=dict)
     n_layers: int | None = Field(default=None, ge=1)
-    weights: str = "random"
+    weights: str | None = None
     threads: int | None = Field(default=None, ge=1)
     host: str | None = None
     roofline: dict[str, float] = Field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from kvpred.data.files import check_replaceable, is_folder, replaced_folder, write_text
@@ -164,6 +164,9 @@ def write_profile(root: Path | str, profile: Profile) -> Path:
 def export_vidur(root: Path | str, profile: Profile, *, model: str | None = None) -> Path:
     """Write a profile in Vidur's plain layout, replacing an older one of device and model in one step.
 
+    Prompts that were timed in batches are left out: Vidur takes every prefill row for one prompt, and adds a
+    batch's prompts up.
+
     Parameters
     ----------
     root : path
@@ -186,8 +189,15 @@ def export_vidur(root: Path | str, profile: Profile, *, model: str | None = None
     folder = Path(root) / COMPUTE / _as_path(profile.device) / _as_path(model or profile.model)
     check_replaceable(folder, ours=_FILES)
     with replaced_folder(folder) as draft:
-        _write_tables(draft, profile)
+        _write_tables(draft, replace(profile, attention=_without_batched_prompts(profile.attention)))
     return folder
+
+
+def _without_batched_prompts(attention: Columns) -> Columns:
+    if not attention:
+        return {}
+    rows = ~attention["is_prefill"] | (attention["batch_size"] == 1)
+    return {name: values[rows] for name, values in attention.items()}
 
 
 def _write_tables(folder: Path, profile: Profile) -> None:

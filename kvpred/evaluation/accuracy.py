@@ -215,13 +215,12 @@ def copies(
     array, shape (n_held_out,)
         Seconds.
     """
+    copied = {name: step for name, step in (profiles or {}).items() if name == BASELINE}
     time_s = np.empty(len(held.row))
     for number, (train, _) in enumerate(folds(table, split, seed=seed)):
         own = held.fold == number
         if own.any():
-            fits = fit_stage_methods(
-                table, stage, train=train & (table.method == BASELINE), profiles=profiles
-            )
+            fits = fit_stage_methods(table, stage, train=train & (table.method == BASELINE), profiles=copied)
             time_s[own], _ = predict_sites(fits, table, np.isin(np.arange(len(table)), held.row[own]))
     return time_s
 

@@ -63,7 +63,7 @@ def median_noise(table: SiteTable) -> MedianNoise:
         for method in np.unique(table.method[in_stage]):
             own = in_stage & (table.method == method)
             sigma[own] = _run_sigma(table, own, in_stage)
-    absolute, deviation = np.array([_median_of_normals(int(count)) for count in table.count]).T
+    absolute, deviation = np.array([median_of_normals(int(count)) for count in table.count]).T
     return MedianNoise(error=sigma * deviation, loss=sigma * absolute)
 
 
@@ -84,7 +84,7 @@ def _c4(count: int) -> float:
 
 
 @cache
-def _median_of_normals(count: int) -> tuple[float, float]:
+def median_of_normals(count: int) -> tuple[float, float]:
     """Return the mean absolute value and the standard deviation of the median of `count` unit normals."""
     if count > _MANY_RUNS:
         deviation = sqrt(pi / (2 * count))

@@ -6,7 +6,7 @@ code serves a method with a whole grid of runs, with two runs (few-shot), and wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,8 @@ from kvpred.predictors.greybox import (
 
 BASELINE = "fp16"
 Profiles = Mapping[str, DeviceTimes]
+# Profiles, or what makes them of the sites that a fit may learn from.
+ProfileSource = Profiles | Callable[[SiteTable], Profiles]
 # Relative noise of a run where no site was measured twice: the few percent that quiet servers show.
 ASSUMED_RUN_NOISE = 0.03
 # A method's own residuals are steadied by the pooled ones as if by three sites more.
@@ -143,7 +145,11 @@ def sites_of(table: SiteTable, lengths: Array, mask: NDArray[np.bool_]) -> Stage
 
 
 def fit_stage_methods(
-    table: SiteTable, stage: str, *, train: NDArray[np.bool_] | None = None, profiles: Profiles | None = None
+    table: SiteTable,
+    stage: str,
+    *,
+    train: NDArray[np.bool_] | None = None,
+    profiles: ProfileSource | None = None,
 ) -> StageFits:
     """Choose the form of a stage and fit every method of a table.
 
@@ -154,8 +160,9 @@ def fit_stage_methods(
     stage : {"prefill", "decode"}
     train : array of bool, shape (n_sites,), optional
         Rows to learn from; all, if not given. A method without training rows copies fp16.
-    profiles : mapping of str to DeviceTimes, optional
+    profiles : mapping of str to DeviceTimes, or callable, optional
         Profiled operators by full method string, fp16's among them; methods without their own take fp16's.
+        Where they were timed at the table's own sites: a function that fits them to the sites of `train`.
 
     Raises
     ------
@@ -168,9 +175,13 @@ def fit_stage_methods(
     groups = {name: sites_of(table, lengths, rows & (table.method == name)) for name in methods}
     if not len(groups[BASELINE].bsz):
         raise UsageError(f"there are no {BASELINE} runs of {stage}; every method is fitted relative to them")
+    in_place = callable(profiles)
+    if callable(profiles):
+        profiles = profiles(table if train is None else table.select(train))
     profiles = profiles or {}
     form = choose_form(stage, list(groups.values()), profile=profiles.get(BASELINE))
-    baseline = fit_stage(form, groups[BASELINE])
+    prior = _sum_of_operators(form, groups[BASELINE]) if in_place else None
+    baseline = fit_stage(form, groups[BASELINE], prior=prior)
     own = {name: replace(form, profile=profiles.get(name, form.profile)) for name in methods}
     fits = {
         name: baseline if name == BASELINE else fit_stage(own[name], groups[name], prior=baseline)
@@ -183,6 +194,14 @@ def fit_stage_methods(
         run_noise={name: _run_noise(table, rows, name) for name in methods},
         typical_count=float(1.0 / np.mean(1.0 / table.count[rows])),
     )
+
+
+def _sum_of_operators(form: StageForm, sites: StageSites) -> StageFit:
+    """Return what is expected of operators timed at these very sites: they count once, beside an overhead."""
+    terms = form.terms(bsz=sites.bsz, length=sites.length)
+    overhead = max(float(np.median(sites.time_s - terms[:, 1:].sum(axis=1))), 0.0)
+    coef = np.array([overhead, *np.ones(terms.shape[1] - 1)])
+    return StageFit(form, coef, np.diag(coef**2))
 
 
 def _site_errors(fits: Mapping[str, StageFit], groups: Mapping[str, StageSites]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
-from kvpred.predictors.calibration import Profiles, fit_stage_methods, predict_sites
+from kvpred.predictors.calibration import ProfileSource, fit_stage_methods, predict_sites
 from kvpred.predictors.greybox import Array
 
 Mask = NDArray[np.bool_]
@@ -70,7 +70,7 @@ def folds(table: SiteTable, split: str, *, seed: int = 0) -> Iterator[tuple[Mask
 
 
 def hold_out(
-    table: SiteTable, stage: str, split: str, *, seed: int = 0, profiles: Profiles | None = None
+    table: SiteTable, stage: str, split: str, *, seed: int = 0, profiles: ProfileSource | None = None
 ) -> HeldOut:
     """Predict every site of a stage from folds that do not contain it.
 
@@ -94,7 +94,7 @@ def hold_out(
 
 
 def _judge(
-    table: SiteTable, stage: str, *, train: Mask, test: Mask, profiles: Profiles | None
+    table: SiteTable, stage: str, *, train: Mask, test: Mask, profiles: ProfileSource | None
 ) -> tuple[Array, Array, Array] | None:
     """Return times, errors and scores of the test rows as `HeldOut` has them; None if they cannot be had."""
     if not test.any():
@@ -118,7 +118,7 @@ def conformal_quantile(scores: Array, level: float) -> float:
 
 
 def growth_per_octave(
-    table: SiteTable, stage: str, *, level: float = 0.9, profiles: Profiles | None = None
+    table: SiteTable, stage: str, *, level: float = 0.9, profiles: ProfileSource | None = None
 ) -> float:
     """Measure how the conformal score grows with each doubling beyond the measured range.
 

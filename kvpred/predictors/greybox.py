@@ -256,8 +256,10 @@ def candidate_forms(stage: str, bsz: Array, *, profile: DeviceTimes | None = Non
 
     By default prefill overlaps (launches run ahead of the device) and decode does not (a step waits for the
     token that the last one sampled). The others: the opposite, and for decode a hinge at an inner batch size.
+    Operators that were timed in place have whatever overlaps in their own times, and add up.
     """
-    default = 2.0 if stage == "prefill" else 1.0
+    in_place = profile is not None and profile.cold
+    default = 2.0 if stage == "prefill" and not in_place else 1.0
     inner = sorted({int(size) for size in bsz})[1:-1] if stage == "decode" and profile is None else []
     forms = [StageForm(stage, overlap, hinge, profile) for overlap in OVERLAPS for hinge in (None, *inner)]
     return sorted(forms, key=lambda form: (form.overlap != default, form.hinge is not None))

@@ -12,7 +12,14 @@ from numpy.typing import ArrayLike
 
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
-from kvpred.predictors.calibration import BASELINE, Profiles, StageFits, canonical, fit_stage_methods
+from kvpred.predictors.calibration import (
+    BASELINE,
+    Profiles,
+    ProfileSource,
+    StageFits,
+    canonical,
+    fit_stage_methods,
+)
 from kvpred.predictors.crossval import (
     ASSUMED_GROWTH,
     SPLITS,
@@ -122,7 +129,7 @@ def fit_predictor(
     place: Place,
     engine: str,
     provenance: str,
-    profiles: Profiles | None = None,
+    profiles: ProfileSource | None = None,
     assess: bool = True,
 ) -> Predictor:
     """Fit a predictor to measured sites of one model, device and engine.
@@ -136,8 +143,9 @@ def fit_predictor(
     engine : str
     provenance : str
         One sentence that names the measurements' source.
-    profiles : mapping of str to DeviceTimes, optional
-        Profiled operators; the runs then fit the overhead and the operators' efficiencies.
+    profiles : mapping of str to DeviceTimes, or callable, optional
+        Profiled operators, or what fits them to sites (see `fit_stage_methods`); the runs then fit the
+        overhead and the operators' efficiencies.
     assess : bool
         Hold sites out to measure accuracy and intervals; without, the result states neither.
 
@@ -160,7 +168,7 @@ def fit_predictor(
     return Predictor(place, engine, stages, table, provenance, accuracy)
 
 
-def _hold_out(table: SiteTable, stage: str, profiles: Profiles | None) -> dict[str, HeldOut]:
+def _hold_out(table: SiteTable, stage: str, profiles: ProfileSource | None) -> dict[str, HeldOut]:
     """Return the held-out predictions of every split that the sites suffice for."""
     held = {}
     for split in SPLITS:
@@ -174,7 +182,7 @@ def _calibrate(
     stage: str,
     fits: StageFits,
     held: Mapping[str, HeldOut],
-    profiles: Profiles | None,
+    profiles: ProfileSource | None,
 ) -> StageCalibration:
     rows = table.stage == stage
     length = table.prompt_len if stage == "prefill" else table.kv_len

@@ -129,7 +129,9 @@ def step_times(
     time_s = fits.fits[name].times(bsz=query.bsz, length=length)
     error = fits.error(name, bsz=query.bsz, length=length)
     width = calibration.log_half_width(error, bsz=query.bsz, length=_axis(stage, query), level=level)
-    slower = _unprofiled_share(fits.fits[name].form, stage) if predictor.basis == "profiled" else 1.0
+    # Coefficients that were fitted to steps have an uncertainty; those of a profile alone were set.
+    fitted = fits.fits[name].covariance.any()
+    slower = 1.0 if fitted else _unprofiled_share(fits.fits[name].form, stage)
     if not (known.same_place and known.same_engine):
         doubt = HOST_DOUBT if known.same_engine else ENGINE_DOUBT
         extra = _at_level(TRANSFER_LOG_ERROR, level)

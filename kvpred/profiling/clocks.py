@@ -47,7 +47,7 @@ class CudaClock(Clock):
 
     def mark(self) -> torch.cuda.Event:
         """See `Clock.mark`."""
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 

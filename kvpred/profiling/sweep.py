@@ -18,6 +18,7 @@ import transformers
 
 from kvpred._version import __version__
 from kvpred.caches.cache import check_model
+from kvpred.data.files import remove_drafts
 from kvpred.data.profiles import Manifest
 from kvpred.data.store import COMPUTE, write_profile
 from kvpred.errors import UsageError
@@ -85,8 +86,10 @@ class SweepPlan:
 
     def header(self) -> dict[str, Any]:
         """Return what must not change while points are added: all but the methods."""
+        # The shape alone: the same config.json may lie elsewhere tomorrow.
+        shape = {name: value for name, value in asdict(self.model).items() if name not in ("hf_id", "source")}
         return {
-            "model": asdict(self.model),
+            "model": shape,
             "n_layers": self.n_layers,
             "weights": self.weights,
             "device": self.device_name,
@@ -188,6 +191,8 @@ class Sweep:
         list of Path
             The profiles' folders.
         """
+        for name in (FILE, COMPUTE):
+            remove_drafts(self.output / name)
         end = math.inf if budget_s is None else time.monotonic() + budget_s
         todo = self._todo()
         if todo:
@@ -202,7 +207,7 @@ class Sweep:
             progress(Progress(total - len(todo) + i, total, remaining, name))
             self.journal.add(watch.measure(site, method))
             self._write(method)
-        return [self._write(method) for method in self.plan.methods if self._points_of(method)]
+        return [folder for method in self.plan.methods if (folder := self._write(method))]
 
     def _todo(self) -> list[tuple[Site, Method]]:
         done = self._done()
@@ -213,8 +218,11 @@ class Sweep:
         pace, roofline = self._pace(), self._roofline()
         return [pace * self._expected(site, method, roofline) for site, method in todo]
 
-    def _write(self, method: Method) -> Path:
+    def _write(self, method: Method) -> Path | None:
+        """Write a method's profile, if any of its points was timed."""
         plan, points = self.plan, self._points_of(method)
+        if all(point.timing is None for point in points):
+            return None
         finished = len(points) == len(plan.grid.sites())
         manifest = Manifest(
             model=plan.model.name,

@@ -116,10 +116,12 @@ def _decodes(stack: Stack, method: Method, site: Site, grid: Grid, clock: Clock)
 
     The steps lie evenly about the length, and about a bulk compression where the method has them.
     """
-    period = _period(stack, method)
-    length = site.length if period == 1 else max(round(site.length / period), 1) * period
-    n_steps = 2 * grid.repeats * grid.steps
-    start = max(length - n_steps // 2 - WARM_UP, 1)
+    period, length = _period(stack, method), site.length
+    before = grid.repeats * grid.steps + WARM_UP
+    if period > 1:
+        # No nearer to the start than the steps before it: else it would fall into a turn without hooks.
+        length = max(round(length / period), before // period + 1) * period
+    start = max(length - before, 1)
     cache = stack.filled_cache(method, bsz=site.bsz, length=start)
     tokens = stack.tokens(bsz=site.bsz, length=1)
     for _ in range(WARM_UP):

@@ -104,6 +104,7 @@ def plan_profile(request: ProfileRequest) -> SweepPlan:
     MissingExtraError
         Without torch and transformers.
     """
+    import kvpred.caches  # noqa: F401 (names the extra that is missing, if it is)
     from kvpred.profiling.grid import get_grid
     from kvpred.profiling.sweep import SweepPlan
 
@@ -157,20 +158,25 @@ def profile(
     list of ProfileSummary
         One per method that has points.
     """
+    plan = plan_profile(request)
     from kvpred.profiling.sweep import Sweep
 
-    plan = plan_profile(request)
+    stack = None
     if not resume:
+        stack = make_stack(request, plan)  # before anything is deleted: the weights may be wrong
         discard(output)
-    folders = Sweep(plan, output).run(lambda: make_stack(request, plan), budget_s=budget_s, progress=progress)
+    folders = Sweep(plan, output).run(
+        lambda: stack or make_stack(request, plan), budget_s=budget_s, progress=progress
+    )
     return summaries([read_profile(folder) for folder in folders])
 
 
 def list_points(request: ProfileRequest, output: Path) -> list[PlannedPoint]:
     """List a sweep's points without measuring; a sweep that lies there tells what is done."""
+    plan = plan_profile(request)
     from kvpred.profiling.sweep import Sweep
 
-    return Sweep(plan_profile(request), output).listing()
+    return Sweep(plan, output).listing()
 
 
 def discard(output: Path) -> None:

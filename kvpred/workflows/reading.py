@@ -1,4 +1,4 @@
-"""Read measured runs of known methods, and blame on their files whatever keeps them from being used."""
+"""Read profiles and runs of known methods, and blame on their files whatever keeps them from being used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kvpred.data.profiles import Profile
 from kvpred.data.runs import Run, read_runs
+from kvpred.data.store import find_profiles, read_profile
 from kvpred.errors import DataError, KvpredError, UsageError
 from kvpred.hardware import get_device
 from kvpred.methods import get_method, list_methods
@@ -52,6 +54,30 @@ def _canonical(kind: str, name: str) -> str:
         if kind == "device":
             return get_device(name).name
     return name
+
+
+def read_profiles(
+    roots: Sequence[Path],
+    *,
+    device: str | None = None,
+    model: str | None = None,
+    method: str | None = None,
+) -> list[Profile]:
+    """Read every profile under the given folders, each once; options say what a folder's names do not.
+
+    Raises
+    ------
+    DataError
+        If there is none, or a table is wrong.
+    """
+    known = [method.name for method in list_methods()]
+    found = [key.path for root in roots for key in find_profiles(root, known_methods=known)]
+    if roots and not found:
+        raise DataError("no profile here: no attention.csv or mlp.csv", path=roots[0])
+    return [
+        read_profile(folder, device=device, model=model, method=method, known_methods=known)
+        for folder in {path.resolve(): path for path in found}.values()
+    ]
 
 
 @contextmanager

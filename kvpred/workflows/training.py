@@ -10,17 +10,15 @@ from kvpred.data.files import check_replaceable
 from kvpred.data.profiles import Profile
 from kvpred.data.runs import Run
 from kvpred.data.sites import pool_sites
-from kvpred.data.store import find_profiles, read_profile
 from kvpred.errors import DataError, UsageError
 from kvpred.hardware import get_device, get_engine_spec
-from kvpred.methods import list_methods
 from kvpred.models import get_model
 from kvpred.predictors.bundle import FILES
 from kvpred.predictors.calibration import BASELINE, Profiles
 from kvpred.predictors.estimate import DEFAULT_ENGINE
 from kvpred.predictors.predictor import Predictor, fit_predictor
 from kvpred.predictors.scaling import Place
-from kvpred.workflows.reading import blamed_on, read_measured_runs
+from kvpred.workflows.reading import blamed_on, read_measured_runs, read_profiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,9 @@ def train(
         If the files are wrong, contradict each other, or are too few for a fit.
     """
     _check_names(measured)
-    profiles = _read_profiles(measured)
+    profiles = read_profiles(
+        measured.profiles, device=measured.device, model=measured.model, method=measured.method
+    )
     if not measured.runs:
         return _from_profiles(profiles, measured, regressor, provenance, progress)
     runs = _read_runs(measured)
@@ -131,11 +131,14 @@ def _from_profiles(
     provenance: str | None,
     progress: Callable[[str], None],
 ) -> Predictor:
-    from kvpred.predictors.profiled import predictor_of_profile
-
     if not profiles:
         raise UsageError("nothing to learn from: give --runs, --profile or both")
     place = _place(profiles, measured.tp)
+    engine = _engine_of_steps(profiles)
+    if engine is not None and measured.engine in (None, engine):
+        return _from_steps(profiles, place, engine, measured, regressor, provenance, progress)
+    from kvpred.predictors.profiled import predictor_of_profile
+
     progress(
         f"fitting the operators of {len(profiles)} profiles; without runs the step overhead stays unknown"
     )
@@ -147,6 +150,40 @@ def _from_profiles(
         or _provenance(place, measured, f"operator profiles of {len(profiles)} methods"),
         kind=regressor,
     )
+
+
+def _engine_of_steps(profiles: Sequence[Profile]) -> str | None:
+    """Return the engine whose whole steps all the profiles hold, or None if there is no such engine."""
+    engines = {p.manifest.engine if p.manifest is not None and p.steps else None for p in profiles}
+    return engines.pop() if len(engines) == 1 else None
+
+
+def _from_steps(
+    profiles: Sequence[Profile],
+    place: Place,
+    engine: str,
+    measured: Measurements,
+    regressor: str,
+    provenance: str | None,
+    progress: Callable[[str], None],
+) -> Predictor:
+    from kvpred.predictors.in_place import predictor_of_steps
+
+    progress(
+        f"fitting the operators of {len(profiles)} profiles and the whole steps under {engine} that they were "
+        "timed in, and holding sites out of both"
+    )
+    with blamed_on(measured.profiles):
+        return predictor_of_steps(
+            profiles,
+            place=place,
+            engine=engine,
+            provenance=provenance
+            or _provenance(
+                place, measured, f"steps of {len(profiles)} methods and their operators under {engine}"
+            ),
+            kind=regressor,
+        )
 
 
 def _steps(profiles: Sequence[Profile], place: Place, regressor: str) -> Profiles:
@@ -167,24 +204,6 @@ def _place(profiles: Sequence[Profile], tp: int) -> Place:
     if len(places) > 1:
         raise DataError(f"the profiles are of {len(places)} models or devices; give those of one")
     return places.pop()
-
-
-def _read_profiles(measured: Measurements) -> list[Profile]:
-    """Read every profile under the given folders; options say what a folder's names do not."""
-    known = [method.name for method in list_methods()]
-    folders = [key.path for root in measured.profiles for key in find_profiles(root, known_methods=known)]
-    if measured.profiles and not folders:
-        raise DataError("no profile here: no attention.csv or mlp.csv", path=measured.profiles[0])
-    return [
-        read_profile(
-            folder,
-            device=measured.device,
-            model=measured.model,
-            method=measured.method,
-            known_methods=known,
-        )
-        for folder in folders
-    ]
 
 
 def _read_runs(measured: Measurements) -> list[Run]:

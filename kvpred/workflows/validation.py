@@ -7,17 +7,16 @@ from pathlib import Path
 
 import kvpred
 from kvpred.data.sites import pool_sites
-from kvpred.data.store import read_profile
 from kvpred.errors import DataError, NotCoveredError, UsageError
 from kvpred.evaluation.accuracy import evaluate, judge
 from kvpred.evaluation.few_shot import few_shot
+from kvpred.evaluation.profile_accuracy import ProfileAccuracy, judge_profiles
 from kvpred.evaluation.published import published_scoring
 from kvpred.evaluation.validation import Validation
-from kvpred.methods import list_methods
 from kvpred.predictors.crossval import SPLITS
 from kvpred.predictors.operators.evaluate import HeldOutError, evaluate_operators
 from kvpred.predictors.predictor import Predictor
-from kvpred.workflows.reading import blamed_on, read_measured_runs
+from kvpred.workflows.reading import blamed_on, read_measured_runs, read_profiles
 
 
 def validate(
@@ -82,7 +81,7 @@ def validate(
             for name, values in predictor.accuracy.items()
             if name.startswith("label ")
         },
-        notes=(f"Measured: {predictor.provenance}.", *_label_notes(predictor)),
+        notes=(f"Measured: {predictor.provenance}.", *_label_notes(predictor), *_profile_notes(predictor)),
     )
 
 
@@ -95,27 +94,51 @@ def validate_profile(
     regressors: Sequence[str] = ("physics", "auto"),
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
-) -> list[HeldOutError]:
-    """Hold out batch sizes, lengths and, for comparison, random rows of every operator of a profile.
+) -> list[HeldOutError] | ProfileAccuracy:
+    """Judge an operator profile, or several that were timed in place.
 
     Parameters
     ----------
     folder : Path
-        Holds ``attention.csv`` and ``mlp.csv``.
+        Holds ``attention.csv`` and ``mlp.csv``, or is a root with one such folder per method, each with
+        ``steps.csv``.
     device, model, method : str, optional
         What folders do not say.
     regressors : sequence of str
-        To compare; see `kvpred.predictors.operators.make_regressor`.
+        To compare on a profile without steps; see `kvpred.predictors.operators.make_regressor`. In-place
+        profiles are judged by the first.
     seed : int
-        Deals rows and values out to folds.
+        Deals rows, values and sites out to folds.
     progress : callable
         Told in a sentence what is being done.
+
+    Returns
+    -------
+    list of HeldOutError
+        Of a profile without whole steps: batch sizes, lengths and, for comparison, random rows held out.
+    ProfileAccuracy
+        Of profiles with whole steps.
+
+    Raises
+    ------
+    DataError
+        If there are several profiles of several models or devices, or without steps, or none of fp16.
     """
     _check_seed(seed)
-    known = [method.name for method in list_methods()]
-    profile = read_profile(folder, device=device, model=model, method=method, known_methods=known)
-    progress(f"fitting each operator of {profile.model} on {profile.device} with {', '.join(regressors)}")
-    return evaluate_operators(profile, regressors=regressors, seed=seed)
+    profiles = read_profiles([folder], device=device, model=model, method=method)
+    first = profiles[0]
+    if all(profile.steps for profile in profiles):
+        if len({(profile.model, profile.device) for profile in profiles}) > 1:
+            raise DataError(
+                "the profiles are of several models or devices: give the folder of one", path=folder
+            )
+        progress(f"holding out sites of {len(profiles)} methods of {first.model} on {first.device}")
+        with blamed_on([folder]):
+            return judge_profiles(profiles, kind=regressors[0], seed=seed)
+    if len(profiles) > 1:
+        raise DataError("several profiles, not all with steps.csv: give the folder of one", path=folder)
+    progress(f"fitting each operator of {first.model} on {first.device} with {', '.join(regressors)}")
+    return evaluate_operators(first, regressors=regressors, seed=seed)
 
 
 def _check_seed(seed: int) -> None:
@@ -137,6 +160,16 @@ def _label_notes(predictor: Predictor) -> list[str]:
             "with the generated tokens counted in: they are held out together with it."
         )
     return notes
+
+
+def _profile_notes(predictor: Predictor) -> list[str]:
+    """Say what holding sites out of the steps alone leaves in, where there are profiled operators."""
+    if not predictor.profiles:
+        return []
+    return [
+        "Held out of the fit of overhead and efficiencies. The operators were fitted to their whole profile; "
+        "`kvpred validate --profile` holds sites out of that."
+    ]
 
 
 def _on_runs(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests import in_place
+
 Cli = Callable[..., Any]
 RunsText = Callable[..., str]
 
@@ -63,6 +65,47 @@ def test_operators_are_judged_on_their_profile(cli: Cli, fp16_profile: Path) -> 
     answer = cli("validate", "--profile", fp16_profile, "--format", "json")
     assert answer.code == 0
     assert {row["operator"] for row in answer.objects} >= {"attn_decode", "attn_prefill", "mlp_up_proj"}
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root of two methods, timed in place."""
+    return in_place.write_root(tmp_path_factory.mktemp("swept"), methods=("fp16", "h2o"))
+
+
+def test_profiles_timed_in_place_are_judged_together(cli: Cli, swept: Path) -> None:
+    answer = cli("validate", "--profile", swept, "--format", "json")
+    assert answer.code == 0
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for row in answer.objects:
+        tables.setdefault(row["table"], []).append(row)
+    assert set(tables) == {"sums", "held_out", "operators", "premise"}
+    assert [row["within"] for row in tables["sums"]] == [True] * 4
+    assert {row["stage"] for row in tables["operators"]} == {"prefill", "decode"}
+    shared = [row for row in tables["premise"] if row["operator"] == "all shared"]
+    assert [row["differs"] for row in shared] == [False, False]
+
+
+def test_csv_and_table_say_the_same_of_profiles_timed_in_place(cli: Cli, swept: Path) -> None:
+    rows = cli("validate", "--profile", swept, "--format", "csv").rows
+    assert {row["table"] for row in rows} == {"sums", "held_out", "operators", "premise"}
+    table = cli("validate", "--profile", swept)
+    assert table.code == 0
+    assert table.err == "kvpred: holding out sites of 2 methods of smollm2-135m on host-cpu\n"
+    assert "Does only attention differ?" in table.out
+
+
+def test_a_method_timed_in_place_is_not_judged_without_fp16(cli: Cli, swept: Path) -> None:
+    (folder,) = (swept / "compute" / "host-cpu" / "smollm2-135m").glob("h2o*")
+    answer = cli("validate", "--profile", folder)
+    assert (answer.code, answer.out) == (3, "")
+    assert "none of the profiles is of fp16" in answer.err
+
+
+def test_several_profiles_without_steps_are_judged_one_by_one(cli: Cli, store: Path) -> None:
+    answer = cli("validate", "--profile", store)
+    assert (answer.code, answer.out) == (3, "")
+    assert "give the folder of one" in answer.err
 
 
 @pytest.mark.parametrize(

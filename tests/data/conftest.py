@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kvpred.data.profiles import SCHEMAS, Columns, Profile, time_column
+from kvpred.data.profiles import SCHEMAS, STEPS_SCHEMA, Columns, Profile, time_column
 
 
 @pytest.fixture
@@ -58,6 +58,18 @@ def _mlp() -> Columns:
         "use_gated_mlp": np.array([True] * rows),
     }
     return columns | {time_column(op): np.array([0.125, 1 / 3, 0.75]) for op in SCHEMAS["mlp"].operators}
+
+
+@pytest.fixture
+def small_steps() -> Columns:
+    """Two whole steps of four layers: a prompt and a decode step."""
+    columns: Columns = {name: np.full(2, 4) for name in STEPS_SCHEMA.integers}
+    columns |= {
+        "prefill_chunk_size": np.array([64, 0]),
+        "kv_cache_size": np.array([0, 256]),
+        "is_prefill": np.array([True, False]),
+    }
+    return columns | {time_column(op): np.array([1 / 3, 0.5]) for op in STEPS_SCHEMA.operators}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kvpred.data.files import format_table, read_table, replaced_folder, write_text
+from kvpred.data.files import format_table, read_table, remove_drafts, replaced_folder, write_text
 from kvpred.errors import DataError, UsageError
 
 
@@ -114,3 +114,19 @@ def test_folder_is_replaced_only_when_filled_without_error(tmp_path: Path) -> No
         (draft / "b").write_text("new")
     assert [path.name for path in folder.iterdir()] == ["b"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_drafts_that_killed_processes_left_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder, other = tmp_path / "profile", tmp_path / ".other.0123abcd.tmp"
+    kept = [folder / "t.csv", folder / ".t.csv.tmp", folder / ".hidden", other]
+    drafts = [
+        tmp_path / ".profile.0123abcd.tmp" / "t.csv",
+        folder / ".t.csv.0123abcd.tmp",
+        folder / "deep" / ".folder.89abcdef.tmp" / ".t.csv.0123abcd.tmp",
+    ]
+    for path in (*kept, *drafts):
+        write_text(path, "x")
+    remove_drafts(folder)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert not (tmp_path / ".profile.0123abcd.tmp").exists()
+    remove_drafts(tmp_path / "nowhere")

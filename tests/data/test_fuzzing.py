@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from kvpred.data.collectives import read_collectives
 from kvpred.data.files import read_table
-from kvpred.data.profiles import Manifest, Profile, format_profile_table, read_manifest, read_profile_table
+from kvpred.data.profiles import (
+    Columns,
+    Manifest,
+    Profile,
+    format_profile_table,
+    read_manifest,
+    read_profile_table,
+)
 from kvpred.data.runs import Run, read_runs, write_runs
 from kvpred.data.sites import pool_sites, read_site_table, write_site_table
 from kvpred.errors import DataError, UsageError
@@ -35,6 +42,7 @@ READERS: dict[str, tuple[str, Reader]] = {
     "sites": ("sites.csv", read_site_table),
     "attention": ("attention.csv", read_profile_table),
     "mlp": ("mlp.csv", read_profile_table),
+    "steps": ("steps.csv", read_profile_table),
     "manifest": ("manifest.json", read_manifest),
     "collectives": ("all_reduce.csv", lambda path: read_collectives(path.parent)),
 }
@@ -75,7 +83,9 @@ def damage(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 @pytest.fixture
-def valid(tmp_path: Path, small_profile: Profile, runs_csv: Path, published_csv: Path) -> dict[str, bytes]:
+def valid(
+    tmp_path: Path, small_profile: Profile, small_steps: Columns, runs_csv: Path, published_csv: Path
+) -> dict[str, bytes]:
     """Content that each reader accepts."""
     facts = {"model": "m", "method": "fp16", "engine": "e", "device": "d", "bsz": 1, "prompt_len": 8}
     run = Run.model_validate(facts | {"stage": "decode", "throughput_tok_s": 3.5})
@@ -89,6 +99,7 @@ def valid(tmp_path: Path, small_profile: Profile, runs_csv: Path, published_csv:
         "sites": (tmp_path / "pooled.csv").read_bytes(),
         "attention": format_profile_table(small_profile.attention).encode(),
         "mlp": format_profile_table(small_profile.mlp).encode(),
+        "steps": format_profile_table(small_steps).encode(),
         "manifest": manifest.model_dump_json().encode(),
         "collectives": (
             b"num_workers,devices_per_node,size,collective,time_stats.all_reduce.median\n2,2,8,all_reduce,1\n"

@@ -9,6 +9,7 @@ import pytest
 from kvpred.data.files import write_text
 from kvpred.data.profiles import (
     SCHEMA_VERSION,
+    Columns,
     Manifest,
     Profile,
     format_profile_table,
@@ -22,12 +23,12 @@ from kvpred.errors import DataError
 MEDIAN = "time_stats.attn_decode.median"
 
 
-def rewritten(path: Path, profile: Profile, *, column: str, line: int, cell: str) -> Path:
-    """Write the attention table with one cell replaced."""
-    rows = [row.split(",") for row in format_profile_table(profile.attention).splitlines()]
+def rewritten(path: Path, table: Columns, *, column: str, line: int, cell: str) -> Path:
+    """Write a table with one cell replaced."""
+    rows = [row.split(",") for row in format_profile_table(table).splitlines()]
     rows[line - 1][rows[0].index(column)] = cell
-    write_text(path / "attention.csv", "\n".join(",".join(row) for row in rows))
-    return path / "attention.csv"
+    write_text(path, "\n".join(",".join(row) for row in rows))
+    return path
 
 
 @pytest.mark.parametrize("name", ["attention", "mlp"])
@@ -37,6 +38,14 @@ def test_written_table_is_read_back_the_same(tmp_path: Path, small_profile: Prof
     read = read_profile_table(tmp_path / f"{name}.csv")
     assert set(read) == set(table)
     for column, values in table.items():
+        np.testing.assert_array_equal(read[column], values)
+
+
+def test_written_steps_are_read_back_the_same(tmp_path: Path, small_steps: Columns) -> None:
+    write_text(tmp_path / "steps.csv", format_profile_table(small_steps))
+    read = read_profile_table(tmp_path / "steps.csv")
+    assert set(read) == set(small_steps)
+    for column, values in small_steps.items():
         np.testing.assert_array_equal(read[column], values)
 
 
@@ -74,11 +83,41 @@ def test_bad_cell_is_named_with_line_column_and_value(
     tmp_path: Path, small_profile: Profile, place: tuple[str, int], cell: str, message: str
 ) -> None:
     column, line = place
-    path = rewritten(tmp_path, small_profile, column=column, line=line, cell=cell)
+    table = small_profile.attention
+    path = rewritten(tmp_path / "attention.csv", table, column=column, line=line, cell=cell)
     with pytest.raises(DataError, match=message) as caught:
         read_profile_table(path)
     error = caught.value
     assert (error.path, error.row, error.column, error.value) == (path, line, column, cell)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("n_layers", "0", "at least 1"),
+        ("n_layers", "", "whole number"),
+        ("is_prefill", "True", "contradicts prefill_chunk_size"),
+        ("time_stats.step.median", "", "expected a time"),
+        ("time_stats.hooked_step.median", "nan", "finite number"),
+        ("time_stats.operators.median", "-1", "not negative"),
+    ],
+)
+def test_bad_cell_of_the_steps_is_named_with_line_column_and_value(
+    tmp_path: Path, small_steps: Columns, column: str, cell: str, message: str
+) -> None:
+    path = rewritten(tmp_path / "steps.csv", small_steps, column=column, line=3, cell=cell)
+    with pytest.raises(DataError, match=message) as caught:
+        read_profile_table(path)
+    error = caught.value
+    assert (error.path, error.row, error.column, error.value) == (path, 3, column, cell)
+
+
+def test_missing_columns_of_the_steps_are_named_at_once(tmp_path: Path, small_steps: Columns) -> None:
+    gone = ("n_layers", time_column("hooked_step"))
+    table = {name: values for name, values in small_steps.items() if name not in gone}
+    write_text(tmp_path / "steps.csv", format_profile_table(table))
+    with pytest.raises(DataError, match=r"missing columns n_layers, time_stats\.hooked_step\.median"):
+        read_profile_table(tmp_path / "steps.csv")
 
 
 def test_missing_columns_are_named_at_once(tmp_path: Path, small_profile: Profile) -> None:
@@ -101,13 +140,34 @@ def test_grid_point_given_twice_must_agree(tmp_path: Path, small_profile: Profil
 
 
 def manifest() -> dict[str, object]:
-    made = Manifest(model="m", device="d", method="kivi", method_params="kivi:bits=4", noise={"emb": 0.02})
+    made = Manifest(
+        model="m",
+        device="d",
+        method="kivi",
+        method_params="kivi:bits=4",
+        noise={"emb": 0.02},
+        n_layers=30,
+        weights="model.gguf",
+        threads=2,
+        host="a processor",
+        roofline={"bytes_s": 2e10, "flops_s": 1.5e11},
+        not_fitting=3,
+    )
     return dict(json.loads(made.model_dump_json()))
 
 
 def test_written_manifest_is_read_back_the_same(tmp_path: Path) -> None:
     write_text(tmp_path / "manifest.json", json.dumps(manifest()))
     assert read_manifest(tmp_path / "manifest.json") == Manifest.model_validate(manifest())
+
+
+def test_manifest_that_does_not_say_how_it_was_timed_is_read(tmp_path: Path) -> None:
+    added = {"n_layers", "weights", "threads", "host", "roofline", "not_fitting"}
+    older = {name: value for name, value in manifest().items() if name not in added}
+    write_text(tmp_path / "manifest.json", json.dumps(older))
+    read = read_manifest(tmp_path / "manifest.json")
+    assert (read.n_layers, read.threads, read.host) == (None, None, None)
+    assert (read.weights, read.roofline, read.not_fitting) == (None, {}, 0)
 
 
 def test_newer_manifest_asks_for_an_upgrade_even_with_unknown_fields(tmp_path: Path) -> None:
@@ -118,7 +178,18 @@ def test_newer_manifest_asks_for_an_upgrade_even_with_unknown_fields(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "change", [{"cache_state": "lukewarm"}, {"repeats": 0}, {"colour": "red"}, {"method": ""}, {"seed": None}]
+    "change",
+    [
+        {"cache_state": "lukewarm"},
+        {"repeats": 0},
+        {"colour": "red"},
+        {"method": ""},
+        {"seed": None},
+        {"n_layers": 0},
+        {"threads": 0},
+        {"not_fitting": -1},
+        {"roofline": None},
+    ],
 )
 def test_bad_manifest_field_is_named(tmp_path: Path, change: dict[str, object]) -> None:
     write_text(tmp_path / "manifest.json", json.dumps(manifest() | change))

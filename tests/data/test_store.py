@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kvpred.data.collectives import read_collectives
-from kvpred.data.profiles import Manifest, Profile
-from kvpred.data.store import find_profiles, read_profile, write_profile
+from kvpred.data.profiles import Columns, Manifest, Profile, format_profile_table
+from kvpred.data.store import export_vidur, find_profiles, read_profile, write_profile
 from kvpred.errors import DataError, UsageError
 
 
@@ -28,6 +28,35 @@ def test_rewriting_replaces_the_whole_profile(tmp_path: Path, small_profile: Pro
     folder = write_profile(tmp_path, replace(small_profile, attention={}))
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "mlp.csv"]
     assert [path.name for path in folder.parent.iterdir()] == ["kivi:bits=4"]
+
+
+def test_steps_travel_with_the_profile(tmp_path: Path, small_profile: Profile, small_steps: Columns) -> None:
+    read = read_profile(write_profile(tmp_path, replace(small_profile, steps=small_steps)))
+    assert set(read.steps) == set(small_steps)
+    for column, values in small_steps.items():
+        np.testing.assert_array_equal(read.steps[column], values)
+
+
+def test_profile_whose_steps_nobody_timed_has_none(
+    tmp_path: Path, small_profile: Profile, small_steps: Columns
+) -> None:
+    write_profile(tmp_path, replace(small_profile, steps=small_steps))
+    assert read_profile(write_profile(tmp_path, small_profile)).steps == {}
+
+
+def test_broken_steps_are_named_with_their_file(
+    tmp_path: Path, small_profile: Profile, small_steps: Columns
+) -> None:
+    steps = write_profile(tmp_path, small_profile) / "steps.csv"
+    steps.write_text(format_profile_table(small_steps).replace("n_layers", "layers"))
+    with pytest.raises(DataError, match="missing column n_layers") as caught:
+        read_profile(steps.parent)
+    assert caught.value.path == steps
+
+
+def test_vidurs_layout_takes_no_steps(tmp_path: Path, small_profile: Profile, small_steps: Columns) -> None:
+    folder = export_vidur(tmp_path, replace(small_profile, steps=small_steps))
+    assert sorted(path.name for path in folder.iterdir()) == ["attention.csv", "mlp.csv"]
 
 
 def test_find_lists_every_profile_with_what_it_is_about(tmp_path: Path, small_profile: Profile) -> None:

@@ -108,6 +108,32 @@ def test_a_methods_own_attention_is_used_and_the_rest_shared(here: Place) -> Non
     assert fp16.ttft_s == pytest.approx(kivi.ttft_s)
 
 
+def test_a_methods_own_upkeep_is_used_where_it_depends_on_tokens_alone(here: Place) -> None:
+    fp16, kivi = make_profile(), make_profile("kivi:bits=4")
+    for profile, save_ms in ((fp16, 0.1), (kivi, 0.3)):
+        profile.attention[time_column("attn_kv_cache_save")] = np.full(
+            len(profile.attention["batch_size"]), save_ms
+        )
+    both = predictor_of_profile([fp16, kivi], place=here, engine="lmdeploy", provenance="made by hand")
+    times = [
+        predict(method=method, bsz=4, prompt_len=512, output_len=1, predictor=both).tpot_s
+        for method in ("kivi", "fp16")
+    ]
+    assert times[0] - times[1] == pytest.approx(here.model.n_layers * 0.2e-3, rel=0.01)
+
+
+def test_prompts_profiled_in_batches_are_predicted_in_batches(here: Place) -> None:
+    single, batched = make_profile(), make_profile()
+    rows = batched.attention["is_prefill"]
+    batched.attention["batch_size"][rows] = 2
+    steps = (profiled_steps([profile], place=here, kind="physics")["fp16"] for profile in (single, batched))
+    alone, together = (
+        step.device_s("prefill", bsz=np.array([4.0]), length=np.array([1024.0]))[0, 1] for step in steps
+    )
+    # The same times, once of one sequence and once of two.
+    assert together == pytest.approx(alone / 2, rel=0.03)
+
+
 def test_two_profiles_of_one_method_or_none_of_fp16_are_refused(here: Place) -> None:
     for profiles in ([make_profile(), make_profile()], [make_profile("kivi:bits=4")]):
         with pytest.raises(DataError):

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kvpred.data.store import write_profile
 from kvpred.errors import DataError, UsageError
+from kvpred.methods import get_method
 from kvpred.workflows.training import Measurements, check_bundle_folder, train
+from tests import in_place
 
 HEADER = "model,method,engine,device,bsz,prompt_len,stage,throughput_tok_s"
 
@@ -69,3 +72,43 @@ def test_a_bundle_may_not_replace_other_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"holds other files \(notes\.txt\)"):
         check_bundle_folder(tmp_path)
+
+
+@pytest.fixture
+def swept(tmp_path: Path) -> Path:
+    """A root of fp16 and kivi, timed in place."""
+    return in_place.write_root(tmp_path / "swept", methods=("fp16", "kivi"))
+
+
+def test_a_sweep_in_place_is_runs_and_profile_in_one(swept: Path) -> None:
+    predictor = train(Measurements(profiles=[swept]))
+    assert (predictor.basis, predictor.engine) == ("calibrated", "transformers")
+    assert (predictor.place.model.name, predictor.place.device.name) == ("smollm2-135m", "host-cpu")
+    assert predictor.methods == ["fp16", get_method("kivi").spec]
+
+
+def test_a_new_methods_profile_joins_those_that_are_there(swept: Path, tmp_path: Path) -> None:
+    before = train(Measurements(profiles=[swept]))
+    added = in_place.write_root(tmp_path / "added", methods=("h2o",))
+    after = train(Measurements(profiles=[swept, added]))
+    assert after.methods == sorted([*before.methods, get_method("h2o").spec])
+    at = {"bsz": 4, "length": 1024}
+    for method in before.methods:
+        times = [p.stages["decode"].fits.fits[method].times(**at) for p in (before, after)]
+        assert times[0] == pytest.approx(times[1])
+
+
+def test_a_root_and_a_folder_in_it_are_read_once(swept: Path) -> None:
+    folder = swept / "compute" / "host-cpu" / "smollm2-135m" / "fp16"
+    assert len(train(Measurements(profiles=[swept, folder, swept])).methods) == 2
+
+
+def test_steps_are_no_runs_of_another_engine(swept: Path) -> None:
+    predictor = train(Measurements(profiles=[swept], engine="lmdeploy"))
+    assert (predictor.basis, predictor.engine) == ("profiled", "lmdeploy")
+
+
+def test_too_few_steps_are_the_profiles_fault(tmp_path: Path) -> None:
+    write_profile(tmp_path, in_place.make_profile(decode=[]))
+    with pytest.raises(DataError, match="no fp16 sites of both stages"):
+        train(Measurements(profiles=[tmp_path]))

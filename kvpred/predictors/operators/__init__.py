@@ -8,9 +8,15 @@ from kvpred.predictors.operators.hybrid import HybridRegressor
 from kvpred.predictors.operators.lightgbm import LightGBMRegressor
 from kvpred.predictors.operators.operator_set import OperatorModel, OperatorSet, fit_operators
 from kvpred.predictors.operators.physics import PhysicsRegressor
-from kvpred.predictors.operators.tables import OperatorTable, operator_tables
+from kvpred.predictors.operators.tables import (
+    ATTENTION_OPERATORS,
+    OperatorTable,
+    operator_tables,
+    stage_operator,
+)
 
 __all__ = [
+    "ATTENTION_OPERATORS",
     "DECODE",
     "PREFILL",
     "TOKENS",
@@ -28,4 +34,5 @@ __all__ = [
     "load_regressor",
     "make_regressor",
     "operator_tables",
+    "stage_operator",
 ]

@@ -34,6 +34,8 @@ class Family:
         ``terms(inputs, reach)`` returns the non-negative physics terms by name; `reach` are the largest
         inputs of the training data, beyond half of which no knee is placed: it could not be told from a line,
         but would bend the extrapolation.
+    plain : tuple of str
+        Terms of a kernel without tiles and without knees.
     learnt : callable
         Features for trees: the inputs and how full the last tile is.
     vidur : callable
@@ -45,6 +47,7 @@ class Family:
     name: str
     inputs: tuple[str, ...]
     terms: Callable[[FloatArray, FloatArray], Terms]
+    plain: tuple[str, ...]
     learnt: Callable[[FloatArray], FloatArray]
     vidur: Callable[[FloatArray], FloatArray]
     vidur_rounding: tuple[int, ...]
@@ -105,6 +108,11 @@ def _tiles(x: FloatArray, tile: int) -> FloatArray:
     return filled
 
 
+def _levels(name: str, x: FloatArray, places: Iterable[int], reach: float) -> Terms:
+    """Return what levels off (a device filling up, a rate getting better) at each place."""
+    return {f"min({name},{place})": np.minimum(x, place) for place in places if 2 * place <= reach}
+
+
 def _knees(name: str, x: FloatArray, places: Iterable[int], reach: float, times: FloatArray | float) -> Terms:
     """Return what levels off (a device filling up) and what sets in (a cache overflowing) at each place."""
     terms = {}
@@ -116,11 +124,11 @@ def _knees(name: str, x: FloatArray, places: Iterable[int], reach: float, times:
 
 
 def _token_terms(inputs: FloatArray, reach: FloatArray) -> Terms:
-    """Launch, bytes and FLOPs per token, GEMM tiles, and the roofline's knees at each octave."""
+    """Launch, bytes and FLOPs per token, GEMM tiles, and knees: from GEMV to GEMM, the roofline's octaves."""
     tokens = inputs[:, 0]
     terms = {"1": np.ones_like(tokens), "tokens": tokens}
     terms |= {f"ceil(tokens,{tile})": _tiles(tokens, tile) for tile in (64, 128, 256)}
-    return terms | _knees("tokens", tokens, (2**i for i in range(4, 12)), reach[0], 1.0)
+    return terms | _knees("tokens", tokens, (2, *(2**i for i in range(4, 12))), reach[0], 1.0)
 
 
 def _decode_terms(inputs: FloatArray, reach: FloatArray) -> Terms:
@@ -137,14 +145,17 @@ def _prefill_terms(inputs: FloatArray, reach: FloatArray) -> Terms:
     """Launch, then per sequence: queries, prefix read, queries x prefix, and the causal square, in tiles.
 
     The causal square and the rectangle over the prefix are separate terms, for kernels run them at different
-    rates.
+    rates. Rates get better with the tokens of the step, and with longer chunks, which get larger tiles.
     """
     bsz, chunk, kv_len = inputs.T
     terms = {"1": np.ones_like(bsz), "kv_len": bsz * kv_len}
     rows = {"chunk": chunk} | {f"ceil(chunk,{tile})": _tiles(chunk, tile) for tile in (64, 128)}
     for name, row in rows.items():
         terms |= {name: bsz * row, f"{name}*kv_len": bsz * row * kv_len, f"{name}^2": bsz * row**2}
-    return terms
+    tokens = bsz * chunk
+    terms |= _levels("tokens", tokens, (2**i for i in range(6, 12)), reach[0] * reach[1])
+    by_chunk = _levels("chunk", chunk, (2**i for i in range(7, 12)), reach[1])
+    return terms | {f"tokens*{name}": tokens * term for name, term in by_chunk.items()}
 
 
 def _prefill_learnt(inputs: FloatArray) -> FloatArray:
@@ -165,6 +176,7 @@ TOKENS = Family(
     name="tokens",
     inputs=("num_tokens",),
     terms=_token_terms,
+    plain=("1", "tokens"),
     learnt=_as_they_are,
     vidur=_as_they_are,
     vidur_rounding=(VIDUR_TOKEN_ROUNDING,),
@@ -173,6 +185,7 @@ DECODE = Family(
     name="decode",
     inputs=("batch_size", "kv_len"),
     terms=_decode_terms,
+    plain=("1", "bsz", "kv_len", "bsz*kv_len"),
     learnt=_as_they_are,
     vidur=_as_they_are,
     vidur_rounding=(1, VIDUR_KV_ROUNDING),
@@ -181,6 +194,7 @@ PREFILL = Family(
     name="prefill",
     inputs=("batch_size", "prefill_chunk_size", "kv_len"),
     terms=_prefill_terms,
+    plain=("1", "chunk", "chunk^2", "kv_len", "chunk*kv_len"),
     learnt=_prefill_learnt,
     vidur=_prefill_vidur,
     vidur_rounding=(1, 1, VIDUR_KV_ROUNDING),

@@ -166,7 +166,7 @@ def fit_operators(profile: Profile, kind: str = "auto", *, tp: int = 1, n_jobs: 
     UsageError
         If there is no such regressor.
     """
-    tables = operator_tables(profile, tp=tp)
+    tables = operator_tables(profile, tp=tp, steady=True)
     # The largest first, so that no thread is left with it alone at the end.
     largest_first = sorted(tables, key=lambda table: -len(table.time_ms))
     with ThreadPoolExecutor(n_jobs) as threads:

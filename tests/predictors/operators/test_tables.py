@@ -5,6 +5,8 @@ import pytest
 from kvpred.data.profiles import Profile
 from kvpred.errors import NotCoveredError
 from kvpred.predictors.operators import DECODE, PREFILL, TOKENS, operator_tables
+from kvpred.predictors.operators.tables import stage_operator
+from tests import in_place
 from tests.predictors.operators.conftest import DECODE_SITES
 
 
@@ -23,6 +25,30 @@ def test_attention_tables_count_tokens_of_both_stages(small_profile: Profile) ->
     assert tokens[0] == 1
     assert tokens[len(DECODE_SITES) - 1] == 32
     assert tokens[-1] == 512
+
+
+def test_attention_timed_in_place_has_a_table_for_each_operator_and_stage() -> None:
+    profile = in_place.make_profile()
+    tables = {table.operator: table for table in operator_tables(profile)}
+    for operator in ("attn_input_reshape", "attn_kv_cache_save", "attn_output_reshape"):
+        assert operator not in tables
+        assert tables[stage_operator(operator, "prefill")].family is PREFILL
+        assert tables[stage_operator(operator, "decode")].family is DECODE
+    assert tables["attn_decode"].inputs.tolist() == [list(site) for site in in_place.DECODE]
+    prefill = tables["attn_kv_cache_save_prefill"].inputs
+    assert prefill.tolist() == [[bsz, length, 0] for bsz, length in in_place.PREFILL]
+
+
+def test_decode_lengths_timed_in_place_are_what_the_method_attends_to() -> None:
+    tables = {table.operator: table for table in operator_tables(in_place.make_profile("h2o"))}
+    assert tables["attn_decode"].inputs[:5, 1].tolist() == [128, 512, 512, 512, 512]
+    assert tables["attn_prefill"].inputs[:5, 1].tolist() == [128, 256, 512, 1024, 2048]
+
+
+def test_the_lm_head_is_profiled_where_all_tokens_pass_it() -> None:
+    tables = {table.operator: table for table in operator_tables(in_place.make_profile())}
+    assert tables["lm_head"].inputs[:, 0].tolist() == [1, 2, 4, 8]
+    assert tables["mlp_act"].inputs[:, 0].tolist() == [1, 2, 4, 8, 128, 256, 512, 1024, 2048]
 
 
 def test_a_profile_without_the_wanted_degree_covers_nothing(small_profile: Profile) -> None:

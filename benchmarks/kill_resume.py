@@ -1,0 +1,190 @@
+"""Kill a sweep with SIGKILL again and again, resume it each time, and look for lost points and broken files.
+
+Every other kill comes at a random moment after the first point began, the others amid the writing of files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kvpred.data.store import find_profiles, read_profile
+from kvpred.errors import DataError
+
+CONFIG = {
+    "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 256, "max_position_embeddings": 8192,
+}  # fmt: skip
+# More would wait for each other longer than they compute.
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+METHODS = 2  # h2o, and fp16 that is always measured
+JOURNAL = "sweep.jsonl"
+STARTED = re.compile(r"^kvpred: \d+/\d+ ", re.MULTILINE)
+LONGEST_WAIT_S = 1.0
+MOST_GLANCES = 40
+GLANCE_S = 0.001
+
+
+@dataclass
+class Found:
+    """What the kills did."""
+
+    kills: int = 0
+    kills_amid_a_write: int = 0
+    sweeps: int = 1
+    points: int = 0
+    points_lost: int = 0
+    points_redone: int = 0
+    points_twice: int = 0
+    corrupt_files: int = 0
+    unfinished_profiles: int = 0
+    drafts_left: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing but work in progress was ever lost."""
+        return not any(
+            (
+                self.points_lost,
+                self.points_twice,
+                self.corrupt_files,
+                self.unfinished_profiles,
+                self.drafts_left,
+            )
+        )
+
+
+class Sweep:
+    """A sweep of a tiny model in a folder of its own."""
+
+    def __init__(self, place: Path, n_lengths: int) -> None:
+        self.root = place / "profiles"
+        self.log = place / "log"
+        model, grid = place / "tiny" / "config.json", place / "grid.toml"
+        model.parent.mkdir(parents=True)
+        model.write_text(json.dumps(CONFIG))
+        stage = f"bsz = [1]\nlength = {[16 * (i + 1) for i in range(n_lengths)]}\n"
+        grid.write_text(f"repeats = 2\nsteps = 2\n[prefill]\n{stage}[decode]\n{stage}")
+        self.n_points = METHODS * 2 * n_lengths
+        asked = ("--method", "h2o", "--model", model, "--grid", grid, "--output", self.root)
+        self.command = [sys.executable, "-m", "kvpred", "profile", *map(str, asked)]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the process, or go on with it."""
+        with self.log.open("w") as log:
+            return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=log, env=ONE_THREAD)
+
+    def started(self) -> int:
+        """Count the points that the process began."""
+        return len(STARTED.findall(self.log.read_text()))
+
+    def lines(self) -> list[bytes]:
+        """Return the journal's whole lines."""
+        path = self.root / JOURNAL
+        return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+    def points(self) -> list[tuple[object, ...]]:
+        """Return the keys of the points in the journal."""
+        found = [point for point in map(json.loads, self.lines()) if "stage" in point]
+        return [tuple(point[name] for name in ("method", "stage", "bsz", "length")) for point in found]
+
+    def drafts(self) -> int:
+        """Count the files and folders that are being written."""
+        names = (name for _, folders, files in os.walk(self.root) for name in (*folders, *files))
+        return sum(name.endswith(".tmp") for name in names)
+
+
+def wait(sweep: Sweep, process: subprocess.Popen[bytes], rng: random.Random, *, amid_a_write: bool) -> bool:
+    """Wait for the moment to kill; return whether the process was writing then."""
+    if amid_a_write:
+        glances = rng.randint(1, MOST_GLANCES)
+        while process.poll() is None and glances:
+            glances -= sweep.drafts() > 0
+            time.sleep(GLANCE_S)
+        return process.poll() is None
+    while process.poll() is None and not sweep.started():
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, LONGEST_WAIT_S))
+    return sweep.drafts() > 0
+
+
+def corrupt(root: Path) -> int:
+    """Count the profiles under a folder that cannot be read."""
+    broken = 0
+    try:
+        for key in find_profiles(root) if root.exists() else ():
+            read_profile(key.path)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        broken += 1
+    return broken
+
+
+def kill(sweep: Sweep, found: Found, rng: random.Random) -> None:
+    """Start a process, kill it, and look at what it left; nothing is counted if it was faster."""
+    before, n_before = sweep.lines(), len(sweep.points())
+    process = sweep.start()
+    writing = wait(sweep, process, rng, amid_a_write=found.kills % 2 == 1)
+    process.kill()
+    if process.wait() == 0:
+        return
+    after = sweep.lines()
+    found.kills += 1
+    found.kills_amid_a_write += writing
+    found.points_lost += sum(line not in after[i : i + 1] for i, line in enumerate(before))
+    found.points_redone += sweep.started() - (len(sweep.points()) - n_before)
+    found.corrupt_files += corrupt(sweep.root)
+
+
+def finish(sweep: Sweep, found: Found) -> None:
+    """Let the sweep end, and check that it is whole."""
+    before = sweep.lines()
+    if code := sweep.start().wait():
+        raise SystemExit(f"the sweep ended with {code}: {sweep.log.read_text()}")
+    found.points_lost += sum(line not in sweep.lines()[i : i + 1] for i, line in enumerate(before))
+    counts = Counter(sweep.points())
+    found.points += len(counts)
+    found.points_lost += sweep.n_points - len(counts)
+    found.points_twice += counts.total() - len(counts)
+    found.corrupt_files += corrupt(sweep.root)
+    profiles = [read_profile(key.path) for key in find_profiles(sweep.root)]
+    finished = sum(
+        profile.manifest is not None and profile.manifest.status == "finished" for profile in profiles
+    )
+    found.unfinished_profiles += METHODS - finished
+    found.drafts_left += sweep.drafts()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    rng = random.Random(arguments.seed)
+    found = Found()
+    with tempfile.TemporaryDirectory() as place:
+        sweep = Sweep(Path(place) / "1", arguments.kills)
+        while found.kills < arguments.kills:
+            if len(sweep.points()) == sweep.n_points:
+                finish(sweep, found)
+                found.sweeps += 1
+                sweep = Sweep(Path(place) / str(found.sweeps), arguments.kills)
+            kill(sweep, found, rng)
+        finish(sweep, found)
+    print(json.dumps(asdict(found) | {"seed": arguments.seed}))
+    sys.exit(not found.clean)
+
+
+if __name__ == "__main__":
+    main()
