@@ -98,49 +98,48 @@ class Sweep:
         found = [point for point in map(json.loads, self.lines()) if "stage" in point]
         return [tuple(point[name] for name in ("method", "stage", "bsz", "length")) for point in found]
 
-    def drafts(self) -> int:
-        """Count the files and folders that are being written."""
+    def drafts(self) -> set[str]:
+        """Return the names of the files and folders that are being written, or were when a process died."""
         names = (name for _, folders, files in os.walk(self.root) for name in (*folders, *files))
-        return sum(name.endswith(".tmp") for name in names)
+        return {name for name in names if name.endswith(".tmp")}
 
 
-def wait(sweep: Sweep, process: subprocess.Popen[bytes], rng: random.Random, *, amid_a_write: bool) -> bool:
-    """Wait for the moment to kill; return whether the process was writing then."""
+def wait(sweep: Sweep, process: subprocess.Popen[bytes], rng: random.Random, *, amid_a_write: bool) -> None:
+    """Wait for the moment to kill."""
     if amid_a_write:
-        glances = rng.randint(1, MOST_GLANCES)
+        glances, old = rng.randint(1, MOST_GLANCES), sweep.drafts()
         while process.poll() is None and glances:
-            glances -= sweep.drafts() > 0
+            glances -= not sweep.drafts() <= old
             time.sleep(GLANCE_S)
-        return process.poll() is None
+        return
     while process.poll() is None and not sweep.started():
         time.sleep(0.01)
     time.sleep(rng.uniform(0, LONGEST_WAIT_S))
-    return sweep.drafts() > 0
 
 
-def corrupt(root: Path) -> int:
-    """Count the profiles under a folder that cannot be read."""
-    broken = 0
+def corrupt(root: Path) -> bool:
+    """Whether a profile under a folder cannot be read."""
     try:
         for key in find_profiles(root) if root.exists() else ():
             read_profile(key.path)
     except DataError as error:
         print(error, file=sys.stderr)
-        broken += 1
-    return broken
+        return True
+    return False
 
 
 def kill(sweep: Sweep, found: Found, rng: random.Random) -> None:
     """Start a process, kill it, and look at what it left; nothing is counted if it was faster."""
     before, n_before = sweep.lines(), len(sweep.points())
     process = sweep.start()
-    writing = wait(sweep, process, rng, amid_a_write=found.kills % 2 == 1)
+    old = sweep.drafts()
+    wait(sweep, process, rng, amid_a_write=found.kills % 2 == 1)
     process.kill()
     if process.wait() == 0:
         return
     after = sweep.lines()
     found.kills += 1
-    found.kills_amid_a_write += writing
+    found.kills_amid_a_write += not sweep.drafts() <= old
     found.points_lost += sum(line not in after[i : i + 1] for i, line in enumerate(before))
     found.points_redone += sweep.started() - (len(sweep.points()) - n_before)
     found.corrupt_files += corrupt(sweep.root)
@@ -162,7 +161,7 @@ def finish(sweep: Sweep, found: Found) -> None:
         profile.manifest is not None and profile.manifest.status == "finished" for profile in profiles
     )
     found.unfinished_profiles += METHODS - finished
-    found.drafts_left += sweep.drafts()
+    found.drafts_left += len(sweep.drafts())
 
 
 def main() -> None:

@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import typer.main
 
@@ -59,7 +60,13 @@ def shell(command: str, folder: Path) -> str:
 def commands() -> list[str]:
     """Return every command's name, grouped as in ``kvpred --help``."""
     found = typer.main.get_command(whole_app()).commands  # type: ignore[attr-defined]
-    return sorted(found, key=lambda name: PANELS.index(found[name].rich_help_panel))
+    names = sorted(found, key=lambda name: PANELS.index(found[name].rich_help_panel))
+    return [full for name in names for full in (name, *(f"{name} {sub}" for sub in _within(found[name])))]
+
+
+def _within(command: Any) -> Iterable[str]:
+    """Return the names of a group's own commands; none of a plain command."""
+    return getattr(command, "commands", {})
 
 
 def reference() -> str:

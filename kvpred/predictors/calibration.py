@@ -16,6 +16,7 @@ from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
 from kvpred.methods import get_method
 from kvpred.predictors.greybox import (
+    SITE_NOISE,
     Array,
     DeviceTimes,
     StageFit,
@@ -33,6 +34,8 @@ ProfileSource = Profiles | Callable[[SiteTable], Profiles]
 ASSUMED_RUN_NOISE = 0.03
 # A method's own residuals are steadied by the pooled ones as if by three sites more.
 _STEADYING_SITES = 3
+# In place, operators add up to 94 % of a step or more, so an overhead may hide as much as the rest.
+HIDDEN_OVERHEAD = 0.06
 # No measurement of a server is better than this, however well a form bends to a few sites.
 _LEAST_ERROR = 1e-4
 
@@ -197,11 +200,15 @@ def fit_stage_methods(
 
 
 def _sum_of_operators(form: StageForm, sites: StageSites) -> StageFit:
-    """Return what is expected of operators timed at these very sites: they count once, beside an overhead."""
+    """Return what is expected of operators timed at these very sites: they count once, beside an overhead.
+
+    The overhead may wander by itself or by `HIDDEN_OVERHEAD` of a step, whichever is more.
+    """
     terms = form.terms(bsz=sites.bsz, length=sites.length)
     overhead = max(float(np.median(sites.time_s - terms[:, 1:].sum(axis=1))), 0.0)
-    coef = np.array([overhead, *np.ones(terms.shape[1] - 1)])
-    return StageFit(form, coef, np.diag(coef**2))
+    efficiencies = np.ones(terms.shape[1] - 1)
+    scale = np.array([max(overhead, HIDDEN_OVERHEAD * float(np.median(sites.time_s))), *efficiencies])
+    return StageFit(form, np.array([overhead, *efficiencies]), np.diag((scale / SITE_NOISE) ** 2))
 
 
 def _site_errors(fits: Mapping[str, StageFit], groups: Mapping[str, StageSites]) -> dict[str, float]:

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from kvpred.data.files import replaced_folder, write_text
-from kvpred.errors import UsageError
 from kvpred.evaluation.accuracy_report import AccuracyReport
 from kvpred.evaluation.few_shot import FewShotReport
 from kvpred.evaluation.published import PublishedScoring
 from kvpred.reports import accuracy_figures as figures
 from kvpred.reports import accuracy_sheets as sheets
-from kvpred.reports.figures import Figure, require_plotly
-from kvpred.reports.images import write_images
-from kvpred.reports.page import html_page
+from kvpred.reports.figures import Figure
+from kvpred.reports.folder import Written, check_report_folder, write_report
 from kvpred.reports.sheets import Sheet
 
-PAGE = "report.html"
 TITLE = "Accuracy on held-out sites"
-_OURS = (".html", ".csv", ".png")
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What was written.
-
-    Parameters
-    ----------
-    page : Path
-        The HTML page; CSV and PNG files lie beside it.
-    files : tuple of str
-        Names of all files.
-    remark : str or None
-        Why there are no PNG files, in one line; None if there are.
-    """
-
-    page: Path
-    files: tuple[str, ...]
-    remark: str | None
 
 
 def write_accuracy_report(
@@ -72,35 +47,15 @@ def write_accuracy_report(
     MissingExtraError
         If Plotly is not installed.
     """
-    require_plotly()
     folder = Path(folder)
-    _check_free(folder)
-    parts = _parts(report, few_shot, published, labels)
-    drawn = [part for part in parts if isinstance(part, Figure)]
-    data = {part.name: part for part in parts if isinstance(part, Sheet)} | {
-        sheet.name: sheet for sheet in _data_sheets(report, few_shot)
-    }
-    page = html_page(TITLE, notes=[*notes, *_own_notes(report)], parts=parts)
-    with replaced_folder(folder) as draft:
-        write_text(draft / PAGE, page)
-        for sheet in data.values():
-            write_text(draft / f"{sheet.name}.csv", sheet.csv())
-        remark = write_images(drawn, draft)
-        files = tuple(sorted(path.name for path in draft.iterdir()))
-    return Written(folder / PAGE, files, remark)
-
-
-def _check_free(folder: Path) -> None:
-    """Refuse a folder that writing the report would take other files from."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is a file; name a folder for the report")
-    names = {path.name for path in folder.iterdir()}
-    if names and (PAGE not in names or any(not name.endswith(_OURS) for name in names)):
-        raise UsageError(
-            f"{folder} holds other files; name a new or empty folder, or one with an earlier report"
-        )
+    check_report_folder(folder)
+    return write_report(
+        folder,
+        title=TITLE,
+        notes=[*notes, *_own_notes(report)],
+        parts=_parts(report, few_shot, published, labels),
+        data=_data_sheets(report, few_shot),
+    )
 
 
 def _parts(
@@ -110,11 +65,12 @@ def _parts(
     labels: Mapping[str, Mapping[str, float]] | None,
 ) -> list[Sheet | Figure]:
     """Return the page's tables and figures in the order of reading."""
+    held_out = {"lengths", "batches"} & {split.split for split in report.splits}
     parts: list[Sheet | Figure] = [
         sheets.summary_sheet(report),
         figures.cells_figure(report),
         figures.predicted_figure(report),
-        figures.residuals_figure(report),
+        *([figures.residuals_figure(report)] if held_out else []),
         sheets.worst_sheet(report),
         figures.intervals_figure(report),
         sheets.intervals_sheet(report),

@@ -9,6 +9,7 @@ import numpy as np
 
 from kvpred.evaluation.accuracy_report import AccuracyReport, SitePrediction, SplitAccuracy
 from kvpred.evaluation.few_shot import FewShotCell, FewShotReport, FewShotSummary
+from kvpred.reports.axes import log_ticks
 from kvpred.reports.figures import Figure
 from kvpred.reports.style import (
     BLACK,
@@ -263,7 +264,7 @@ def few_shot_figure(report: FewShotReport) -> Figure:
     plot.update_xaxes(
         title_text="sites measured per stage", type="category", categoryorder="array", categoryarray=order
     )
-    plot.update_yaxes(type="log", **_log_ticks(0.1, 1000.0))
+    plot.update_yaxes(type="log", **log_ticks(0.1, 1000.0))
     plot.update_yaxes(title_text="error on all other sites, %", row=1, col=1)
     plot.update_layout(layout(finding, height=520))
     return Figure("few_shot", finding, plot, ("few_shot", "few_shot_cells"))
@@ -308,16 +309,7 @@ def _diagonal(plot: Any, sites: Sequence[SitePrediction], column: int) -> tuple[
         row=1,
         col=column,
     )
-    return ends, _log_ticks(*ends)
-
-
-def _log_ticks(low: float, high: float) -> dict[str, Any]:
-    """Return labelled ticks of a logarithmic axis, closer together where it spans less than a decade."""
-    steps = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    values = [step * 10.0**decade for decade in decades for step in steps]
-    ticks = [value for value in values if low <= value <= high]
-    return {"tickvals": ticks, "ticktext": [f"{value:,.6g}" for value in ticks]}
+    return ends, log_ticks(*ends)
 
 
 def _range(shares: Sequence[float]) -> str:

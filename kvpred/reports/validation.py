@@ -8,7 +8,8 @@ from typing import Any
 
 from kvpred.evaluation.validation import Validation
 from kvpred.reports import accuracy_sheets as sheets
-from kvpred.reports.accuracy import Written, write_accuracy_report
+from kvpred.reports.accuracy import write_accuracy_report
+from kvpred.reports.folder import Written
 from kvpred.reports.sheets import Sheet
 
 

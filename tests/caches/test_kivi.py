@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from kvpred.caches import CacheLayer, MethodCache, cache_for, make_layer
 from kvpred.methods import get_method
-from kvpred.models import ModelSpec
+from kvpred.models import get_model
 
 SMALL = "group_size=8,residual_length=16"
 SPECS = [f"kivi:bits={bits},{SMALL}" for bits in (2, 4, 8)] + [f"gear:bits=4,{SMALL}"]
@@ -28,7 +28,7 @@ def filled(spec: str, key: Tensor, value: Tensor, *, prompt_len: int | None = No
     prompt_len = key.shape[2] if prompt_len is None else prompt_len
     layer.update(key[:, :, :prompt_len], value[:, :, :prompt_len])
     for token in range(prompt_len, key.shape[2]):
-        layer.update(key[:, :, token : token + 1], value[:, :, token : token + 1])
+        layer.append(key[:, :, token : token + 1], value[:, :, token : token + 1])
     return layer
 
 
@@ -75,10 +75,10 @@ def test_single_steps_leave_what_a_prompt_would(prompt_len: int, entries: Draw) 
 @pytest.mark.parametrize("prompt_len", [1, 16, 37])
 @pytest.mark.parametrize("spec", SPECS)
 def test_at_every_length_tensors_take_exactly_the_bytes_of_the_memory_model(
-    spec: str, prompt_len: int, tiny: ModelSpec, entries: Draw
+    spec: str, prompt_len: int, entries: Draw
 ) -> None:
-    model = replace(tiny, n_layers=1)
-    _, key, value = entries(2, 90, q=4, kv=2, dtype=torch.bfloat16)
+    model = replace(get_model("smollm2-135m"), n_layers=1)
+    _, key, value = entries(2, 90, dtype=torch.bfloat16)
     layer = filled(spec, key[:, :, :prompt_len], value[:, :, :prompt_len])
     for kv_len in range(prompt_len, 90):
         assert layer.parts() == layer.method.cache_parts(model, bsz=2, kv_len=kv_len)
@@ -148,17 +148,36 @@ def test_our_attention_and_sdpa_over_the_same_cache_agree(spec: str, tiny_model:
                 [model(p, past_key_values=cache).logits for p in tokens.split([21] + [1] * 19, 1)], 1
             )
 
-    assert_close(logits("kvpred"), logits("sdpa"), atol=1e-4, rtol=1e-4)
+    # Logits spread by 3; a code half way between two may fall to either side.
+    assert_close(logits("kvpred"), logits("sdpa"), atol=0.05, rtol=0)
 
 
-def test_8_bits_generate_the_plain_models_tokens_in_a_padded_batch(tiny_model: Models) -> None:
+@pytest.mark.parametrize("spec", [f"kivi:bits=8,{SMALL}", f"gear:bits=8,{SMALL}"])
+def test_8_bits_generate_the_plain_models_tokens_wherever_it_is_decided(
+    spec: str, tiny_model: Models
+) -> None:
     tokens = torch.randint(1, 128, (2, 40), generator=torch.Generator().manual_seed(1))
     mask = (torch.arange(40) >= torch.tensor([[0], [7]])).long()
-    inputs = {"input_ids": tokens * mask, "attention_mask": mask, "max_new_tokens": 30, "do_sample": False}
-    expected = tiny_model().generate(**inputs, past_key_values=DynamicCache())
-    model = tiny_model()
-    done = model.generate(**inputs, past_key_values=cache_for(model, f"kivi:bits=8,{SMALL}"))
-    assert torch.equal(done, expected)
+
+    def generate(method: str) -> tuple[Tensor, Tensor]:
+        model = tiny_model()
+        done: Any = model.generate(
+            input_ids=tokens * mask,
+            attention_mask=mask,
+            past_key_values=cache_for(model, method),
+            max_new_tokens=30,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        best = torch.stack(done.logits, dim=1).topk(2).values
+        return done.sequences[:, 40:], best[..., 0] - best[..., 1]
+
+    expected, margin = generate("fp16")
+    same = generate(spec)[0] == expected
+    same_before = torch.cat([torch.ones(2, 1), same[:, :-1].cumprod(dim=1)], dim=1).bool()
+    assert same[same_before & (margin > 0.6)].all()
+    assert same_before.sum() > 20
 
 
 @pytest.mark.parametrize("bits", [2, 4])

@@ -85,7 +85,6 @@ def test_wide_codes_cost_next_to_nothing(spec: str, loss: dict[str, float]) -> N
         ("turboquant:bits=4", "turboquant:bits=3"),
         ("turboquant:bits=k8v4", "turboquant:bits=4"),  # keys want more bits than values
         ("kivi", "kv-int4"),  # keys quantised per channel, the latest tokens not at all
-        ("turboquant:bits=4", "kv-int4"),  # rotated, with the best codebook
         ("gear:bits=2", "kivi:bits=2"),  # outliers and low-rank factors beside KIVI's codes
         ("fp16", H2O),
         ("fp16", SNAPKV),

@@ -53,6 +53,15 @@ def test_a_bundle_is_judged_on_runs_it_has_not_seen(
     assert "given runs" in table.out
 
 
+def test_runs_that_a_bundle_has_not_seen_are_reported_too(
+    cli: Cli, trained: Path, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", "/nonexistent/chrome")
+    folder = tmp_path / "report"
+    assert cli("validate", "--predictor", trained, "--runs", measured, "--report", folder).code == 0
+    assert {"report.html", "accuracy.csv", "sites.csv"} <= {path.name for path in folder.iterdir()}
+
+
 def test_a_profile_without_runs_has_nothing_to_hold_out(cli: Cli, store: Path, tmp_path: Path) -> None:
     assert cli("train", "--profile", store, "--output", tmp_path / "bundle").code == 0
     answer = cli("validate", "--predictor", tmp_path / "bundle")
