@@ -111,10 +111,12 @@ def make_profile(
     )  # fmt: skip
 
 
-def write_root(root: Path, *, methods: Sequence[str] = tuple(FACTORS), noise: float = 0.02) -> Path:
-    """Write the profiles of some methods under a root."""
+def write_root(root: Path, *, methods: Sequence[str]) -> Path:
+    """Write the profiles of some methods, each on a small grid, under a root."""
+    prefill = [(bsz, length) for bsz in (1, 2) for length in (128, 512, 1024)]
+    decode = [(bsz, length) for bsz in (1, 4) for length in (512, 1024, 4096)]
     for method in methods:
-        write_profile(root, make_profile(method, noise=noise))
+        write_profile(root, make_profile(method, noise=0.02, prefill=prefill, decode=decode))
     return root
 
 

@@ -59,7 +59,7 @@ def profile_command(
 
     Every point is on disk before the next one starts: an interrupted call is repeated to go on.
 
-    Example: kvpred profile --method h2o --grid smoke
+    Example: kvpred profile --method h2o --grid smoke --output my-sweep --dry-run
     """
     from kvpred.reports.lists import plain_table
     from kvpred.workflows.profiling import ProfileRequest, list_points, profile

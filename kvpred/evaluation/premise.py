@@ -68,7 +68,7 @@ class MethodRatio:
 
     @property
     def differs(self) -> bool:
-        """Whether the method's time differs from fp16's by more than chance explains: at all or most points."""
+        """Whether the method's time differs from fp16's by more than chance: as a whole or mostly."""
         return not self.low <= 1.0 <= self.high or self.beyond > 0.5
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -109,6 +109,7 @@ class StepsOfSites:
     profiles: Sequence[Profile]
     place: Place
     kind: str
+    _known: dict[bytes, Profiles] = field(default_factory=dict, repr=False)
 
     def __call__(self, sites: SiteTable) -> Profiles:
         """Return the steps of every method that has sites of both stages among `sites`.
@@ -118,6 +119,14 @@ class StepsOfSites:
         UsageError
             If fp16 has none.
         """
+        # Both stages, and several splits, ask for the same folds.
+        names = (sites.method, sites.stage, sites.bsz, sites.prompt_len)
+        key = b"|".join(column.tobytes() for column in names)
+        if key not in self._known:
+            self._known[key] = self._fit(sites)
+        return self._known[key]
+
+    def _fit(self, sites: SiteTable) -> Profiles:
         kept = [profile_at(profile, sites) for profile in self.profiles]
         whole = [profile for profile in kept if profile is not None]
         if BASELINE not in {get_method(profile.method).spec for profile in whole}:

@@ -18,11 +18,12 @@ _CELL = (Column("method", "Method", method_label), Column("stage", "Stage"))
 _LEAST_SHARE = 0.01
 
 NOTES = (
-    "Repeat noise: standard deviation of one repeat over the median, at the held-out points. That of the median of all "
-    "repeats, which is what a prediction is compared with, is smaller; it stands in the JSON and CSV output.",
+    "Repeat noise: standard deviation of one repeat over the median, at the held-out points. That of the "
+    "median of all repeats, which is what a prediction is compared with, is smaller; it stands in the JSON "
+    "and CSV output.",
     "Drift: by how much the same shared work differs between sites, which repeats within a site do not show.",
-    "Shared operators are predicted from fp16's at other sites, for every method; attention's from the method's own. "
-    "A shared operator's row pools all sites at which as many tokens pass.",
+    "Shared operators are predicted from fp16's at other sites, for every method; attention's from the "
+    "method's own. A shared operator's row pools all sites at which as many tokens pass.",
 )
 
 

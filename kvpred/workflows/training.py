@@ -170,8 +170,8 @@ def _from_steps(
     from kvpred.predictors.in_place import predictor_of_steps
 
     progress(
-        f"fitting the operators of {len(profiles)} profiles and the whole steps under {engine} that they were "
-        "timed in, and holding sites out of both"
+        f"fitting the operators of {len(profiles)} profiles and the whole steps under {engine} that they "
+        "were timed in, and holding sites out of both"
     )
     with blamed_on(measured.profiles):
         return predictor_of_steps(

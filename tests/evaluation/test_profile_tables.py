@@ -5,22 +5,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvpred.evaluation.profile_tables import halves, operator_share, pooled_repeats, token_rows
-from tests.in_place import make_profile, own_ms, step_ms
+from kvpred.data.profiles import time_column
+from kvpred.evaluation.profile_tables import drift, halves, operator_share, pooled_repeats, token_rows
+from tests.in_place import make_profile, own_ms, shared_ms, step_ms
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(0, 5))
-def test_halves_are_halves_and_keep_repeats_together(values: list[int], seed: int) -> None:
-    keys = np.array(values, dtype=float)[:, None]
-    half = halves(keys, seed=seed)
-    distinct, first = np.unique(keys[:, 0], return_index=True)
-    assert abs(int(half[first].sum()) - len(distinct) / 2) <= 0.5
-    assert all(len(set(half[keys[:, 0] == value])) == 1 for value in distinct)
+@given(st.integers(1, 40), st.integers(0, 5))
+def test_every_draw_splits_the_points_into_two_halves(n_points: int, seed: int) -> None:
+    found = halves(n_points, seed=seed, draws=3)
+    assert len(found) == 6
+    for half, other in zip(found[::2], found[1::2], strict=True):
+        assert half.sum() == n_points // 2
+        assert (half ^ other).all()
 
 
-def test_halves_reach_equally_far() -> None:
-    half = halves(2.0 ** np.arange(8)[:, None], seed=1)
-    assert [sorted(pair) for pair in half.reshape(4, 2).tolist()] == [[0, 1]] * 4
+def test_drift_is_what_sites_with_as_many_tokens_differ_by() -> None:
+    profile = make_profile()
+    assert drift(profile, "decode") == pytest.approx(0.0, abs=1e-9)
+    slowed = profile.steps[time_column("operators")]
+    site = int(np.flatnonzero(~profile.steps["is_prefill"])[0])
+    shared = shared_ms("decode", 1, 1)
+    slowed[site] += 0.5 * (29 * (sum(shared.values()) - 8.5 - shared["emb"]) + sum(shared.values()))
+    # One of 20 sites takes 1.5 times as long, beside four others with as many tokens: 16 degrees of freedom.
+    assert drift(profile, "decode") == pytest.approx(np.log(1.5) * np.sqrt(4 / 5 / 16), rel=1e-6)
+
+
+def test_without_two_sites_of_as_many_tokens_nothing_is_known_of_drift() -> None:
+    assert drift(make_profile(decode=[(1, 512), (2, 512)]), "decode") is None
 
 
 def test_token_counts_belong_to_the_stage_that_passed_them() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from kvpred.data.profiles import time_column
 from kvpred.errors import DataError, UsageError
+from kvpred.evaluation.accuracy import evaluate
 from kvpred.hardware import get_device
 from kvpred.methods import get_method
 from kvpred.models import get_model
@@ -84,6 +85,13 @@ def test_sites_that_were_held_out_are_predicted(predictor: Predictor) -> None:
     assert min(predictor.accuracy["lengths"].values()) > 0.97
     assert min(predictor.accuracy["batches"].values()) > 0.97
     assert len(predictor.accuracy["lengths"]) == 2 * len(FACTORS)
+
+
+def test_a_copy_of_fp16_has_fp16s_operators(predictor: Predictor) -> None:
+    report = evaluate(predictor.sites, profiles=predictor.profiles)
+    (lengths,) = (split for split in report.splits if split.split == "lengths")
+    (kivi,) = (cell for cell in lengths.cells if cell.method.startswith("kivi") and cell.stage == "decode")
+    assert kivi.copy < 0.95 < kivi.accuracy
 
 
 def test_an_evicting_methods_decode_costs_the_same_past_its_budget(predictor: Predictor) -> None:

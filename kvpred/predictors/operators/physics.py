@@ -8,7 +8,6 @@ from kvpred.predictors.nnls import nnls
 from kvpred.predictors.operators.base import OperatorRegressor, State
 from kvpred.predictors.operators.features import FloatArray
 
-
 # A point's median is taken to carry 3 % of noise, and a tile or knee to take some 20 % of the time: of few
 # points each would otherwise explain its own noise. Hundreds of points outweigh it.
 RIDGE = (0.03 / 0.2) ** 2

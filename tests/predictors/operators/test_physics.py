@@ -38,3 +38,14 @@ def test_coefficients_are_positive_and_longer_work_never_gets_cheaper(measured: 
     assert min(model.coef_.values()) > 0
     everywhere = model.predict(np.arange(1, 10_000, 7)[:, None])
     assert (np.diff(everywhere) >= -1e-9 * everywhere[1:]).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_noisy_points_of_a_line_are_taken_for_a_line(seed: int) -> None:
+    def law(tokens: np.ndarray) -> np.ndarray:
+        return 0.02 + 1e-4 * tokens
+
+    noise = np.exp(np.random.default_rng(seed).normal(scale=0.01, size=6))
+    seen, unseen = np.array([[1], [4], [64], [256], [1024], [2048]]), np.array([[2], [128], [512]])
+    model = PhysicsRegressor().fit(seen, law(seen[:, 0]) * noise)
+    np.testing.assert_allclose(model.predict(unseen), law(unseen[:, 0]), rtol=0.04)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvpred.data.profiles import Profile
+from kvpred.data.profiles import Profile, time_column
 from kvpred.errors import NotCoveredError
 from kvpred.predictors.operators import DECODE, PREFILL, TOKENS, operator_tables
 from kvpred.predictors.operators.tables import stage_operator
@@ -43,6 +43,21 @@ def test_decode_lengths_timed_in_place_are_what_the_method_attends_to() -> None:
     tables = {table.operator: table for table in operator_tables(in_place.make_profile("h2o"))}
     assert tables["attn_decode"].inputs[:5, 1].tolist() == [128, 512, 512, 512, 512]
     assert tables["attn_prefill"].inputs[:5, 1].tolist() == [128, 256, 512, 1024, 2048]
+
+
+def test_what_was_timed_across_a_change_of_work_is_left_out_of_fits() -> None:
+    profile = in_place.make_profile(noise=0.02)
+    seam = profile.attention["kv_cache_size"] == 512
+    profile.attention[time_column("attn_decode", "std")][seam] = (
+        0.5 * profile.attention[time_column("attn_decode")][seam]
+    )
+    lengths = [
+        {table.operator: table for table in operator_tables(profile, steady=steady)}["attn_decode"].inputs[
+            :, 1
+        ]
+        for steady in (False, True)
+    ]
+    assert set(lengths[0]) - set(lengths[1]) == {512}
 
 
 def test_the_lm_head_is_profiled_where_all_tokens_pass_it() -> None:
