@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -74,7 +75,7 @@ class Sweep:
         model.parent.mkdir(parents=True)
         model.write_text(json.dumps(CONFIG))
         stage = f"bsz = [1]\nlength = {[16 * (i + 1) for i in range(n_lengths)]}\n"
-        grid.write_text(f"repeats = 2\nsteps = 2\n[prefill]\n{stage}[decode]\n{stage}")
+        grid.write_text(f"rounds = 1\nrepeats = 2\nsteps = 2\n[prefill]\n{stage}[decode]\n{stage}")
         self.n_points = METHODS * 2 * n_lengths
         asked = ("--method", "h2o", "--model", model, "--grid", grid, "--output", self.root)
         self.command = [sys.executable, "-m", "kvpred", "profile", *map(str, asked)]
@@ -128,6 +129,14 @@ def corrupt(root: Path) -> bool:
     return False
 
 
+def check(process: subprocess.Popen[bytes], sweep: Sweep) -> bool:
+    """Wait for the end of a process; return whether it came by itself, which must be without an error."""
+    code = process.wait()
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit(f"the sweep ended with {code}: {sweep.log.read_text()}")
+    return code == 0
+
+
 def kill(sweep: Sweep, found: Found, rng: random.Random) -> None:
     """Start a process, kill it, and look at what it left; nothing is counted if it was faster."""
     before, n_before = sweep.lines(), len(sweep.points())
@@ -135,7 +144,7 @@ def kill(sweep: Sweep, found: Found, rng: random.Random) -> None:
     old = sweep.drafts()
     wait(sweep, process, rng, amid_a_write=found.kills % 2 == 1)
     process.kill()
-    if process.wait() == 0:
+    if check(process, sweep):
         return
     after = sweep.lines()
     found.kills += 1
@@ -148,8 +157,7 @@ def kill(sweep: Sweep, found: Found, rng: random.Random) -> None:
 def finish(sweep: Sweep, found: Found) -> None:
     """Let the sweep end, and check that it is whole."""
     before = sweep.lines()
-    if code := sweep.start().wait():
-        raise SystemExit(f"the sweep ended with {code}: {sweep.log.read_text()}")
+    check(sweep.start(), sweep)
     found.points_lost += sum(line not in sweep.lines()[i : i + 1] for i, line in enumerate(before))
     counts = Counter(sweep.points())
     found.points += len(counts)

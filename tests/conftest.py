@@ -13,8 +13,8 @@ from kvpred.predictors.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
 
-# Small tensors gain nothing from threads, and on a busy machine threads that wait cost tenfold. Torch reads this
-# when it is first imported, here and in the commands that tests start.
+# Small tensors gain nothing from threads, and on a busy machine threads that wait cost tenfold. Torch reads
+# this when it is first imported, here and in the commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no failure: properties are checked without a clock.

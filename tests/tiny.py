@@ -21,6 +21,7 @@ TINY = parse_config(CONFIG, Path("tiny/config.json"))
 GRID = Grid(
     prefill=StageGrid(bsz=[1], length=[16, 64]),
     decode=StageGrid(bsz=[1, 2], length=[32]),
+    rounds=1,
     repeats=2,
     steps=2,
 )
@@ -39,7 +40,7 @@ def write_grid(folder: Path) -> Path:
     """Write the grid as a TOML file, and return its path."""
     path = folder / "grid.toml"
     stages = "[prefill]\nbsz = [1]\nlength = [16, 64]\n[decode]\nbsz = [1, 2]\nlength = [32]\n"
-    path.write_text(f"repeats = 2\nsteps = 2\n{stages}")
+    path.write_text(f"rounds = 1\nrepeats = 2\nsteps = 2\n{stages}")
     return path
 
 

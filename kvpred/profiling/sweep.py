@@ -6,9 +6,11 @@ import math
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,7 +33,7 @@ from kvpred.profiling.journal import FILE, Journal
 from kvpred.profiling.reference import Reference
 from kvpred.profiling.stack import Stack
 from kvpred.profiling.tables import Point, make_profile
-from kvpred.profiling.timing import Timing, time_point
+from kvpred.profiling.timing import Timing, pooled, time_point
 
 ENGINE = "transformers"
 DRIFT = 1.25
@@ -103,7 +105,11 @@ class SweepPlan:
 
     def points(self) -> list[tuple[Site, Method]]:
         """Return all points: at each site all methods, so that what is compared is measured close in time."""
-        return [(site, method) for site in spread(self.grid.sites()) for method in self.methods]
+        return list(product(spread(self.grid.sites()), self.methods))
+
+    def visits(self) -> list[tuple[Site, Method]]:
+        """Return the points as often as they are visited: all once before any is visited again."""
+        return self.points() * self.grid.rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +169,8 @@ class Sweep:
                 length=site.length,
                 memory_bytes=self._needed(site, method),
                 fits=self._fits(site, method),
-                done=_key(site, method) in done,
-                expected_s=seconds,
+                done=done[_key(site, method)] >= self.plan.grid.rounds,
+                expected_s=self.plan.grid.rounds * seconds,
             )
             for (site, method), seconds in zip(points, self._remaining_s(points), strict=True)
         ]
@@ -197,7 +203,7 @@ class Sweep:
         todo = self._todo()
         if todo:
             watch = _Watch(self, make_stack)
-        total = len(self.plan.points())
+        total = len(self.plan.visits())
         for i, (site, method) in enumerate(todo):
             left = self._remaining_s(todo[i:])
             if time.monotonic() + left[0] > end:
@@ -210,8 +216,14 @@ class Sweep:
         return [folder for method in self.plan.methods if (folder := self._write(method))]
 
     def _todo(self) -> list[tuple[Site, Method]]:
-        done = self._done()
-        return [(site, method) for site, method in self.plan.points() if _key(site, method) not in done]
+        done, asked = self._done(), Counter[tuple[Any, ...]]()
+        todo = []
+        for site, method in self.plan.visits():
+            key = _key(site, method)
+            asked[key] += 1
+            if asked[key] > done[key]:
+                todo.append((site, method))
+        return todo
 
     def _remaining_s(self, todo: Sequence[tuple[Site, Method]]) -> list[float]:
         """Return the seconds that each point is expected to take, at the pace of those measured."""
@@ -223,7 +235,8 @@ class Sweep:
         plan, points = self.plan, self._points_of(method)
         if all(point.timing is None for point in points):
             return None
-        finished = len(points) == len(plan.grid.sites())
+        done = self._done()
+        finished = all(done[_key(site, method)] >= plan.grid.rounds for site in plan.grid.sites())
         manifest = Manifest(
             model=plan.model.name,
             device=plan.device_name,
@@ -234,7 +247,7 @@ class Sweep:
             versions=versions(),
             dtype=plan.dtype,
             seed=plan.seed,
-            repeats=plan.grid.repeats,
+            repeats=plan.grid.repeats * plan.grid.rounds,
             n_layers=plan.n_layers,
             weights=plan.weights,
             threads=torch.get_num_threads(),
@@ -246,15 +259,18 @@ class Sweep:
         return write_profile(self.output, make_profile(points, model=plan.model, manifest=manifest))
 
     def _points_of(self, method: Method) -> list[Point]:
-        wanted = {_key(site, method): site for site in self.plan.grid.sites()}
-        return [
-            Point(wanted[key], Timing(**point["timing"]) if point["timing"] else None)
-            for point in self.journal.points
-            if (key := _point_key(point)) in wanted
-        ]
+        """Return a method's points, the repeats of all visits pooled."""
+        visits: dict[tuple[Any, ...], list[Timing]] = {}
+        for point in self.journal.points:
+            if "timing" in point:
+                timings = visits.setdefault(_point_key(point), [])
+                timings += [Timing(**point["timing"])] if point["timing"] else []
+        sites = {_key(site, method): site for site in self.plan.grid.sites()}
+        return [Point(sites[key], pooled(timings)) for key, timings in visits.items() if key in sites]
 
-    def _done(self) -> set[tuple[Any, ...]]:
-        return {_point_key(point) for point in self.journal.points if "timing" in point}
+    def _done(self) -> Counter[tuple[Any, ...]]:
+        """Count each point's visits so far."""
+        return Counter(_point_key(point) for point in self.journal.points if "timing" in point)
 
     def _roofline(self) -> Mapping[str, float]:
         """Return the roofline measured at the sweep's start; that of a small server before."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import fmean, median
@@ -95,6 +95,22 @@ def time_point(stack: Stack, method: Method, site: Site, *, grid: Grid, clock: C
 
 
 Runs = Iterator[tuple[bool, _Repeat]]
+
+
+def pooled(timings: Sequence[Timing]) -> Timing | None:
+    """Put the repeats of several visits of one point together; None if there was none."""
+    if not timings:
+        return None
+    return Timing(
+        step=[time for timing in timings for time in timing.step],
+        hooked_step=[time for timing in timings for time in timing.hooked_step],
+        operators={
+            name: [time for timing in timings for time in timing.operators[name]]
+            for name in timings[0].operators
+        },
+        operators_sum=[time for timing in timings for time in timing.operators_sum],
+        outliers=sum(timing.outliers for timing in timings),
+    )
 
 
 def _prefills(stack: Stack, method: Method, site: Site, grid: Grid, clock: Clock) -> Runs:

@@ -19,6 +19,7 @@ from tests.tiny import N_SITES, light, write_grid, write_model
 
 Cli = Callable[..., Any]
 SMALL = """
+rounds = 1
 repeats = 2
 steps = 2
 [prefill]

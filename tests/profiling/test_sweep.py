@@ -89,6 +89,35 @@ def test_every_method_is_measured_at_every_site_once(
     assert sorted(_keys(sweep)) == sorted(wanted)
 
 
+def test_repeats_of_a_site_are_spread_over_the_sweep_and_pooled(
+    make_plan: MakePlan, stack: Stack, tmp_path: Path
+) -> None:
+    sweep = Sweep(make_plan("fp16", grid=GRID.model_copy(update={"rounds": 2})), tmp_path)
+    (folder,) = sweep.run(lambda: stack)
+    assert _keys(sweep)[:N_SITES] == _keys(sweep)[N_SITES:]
+    assert len(set(_keys(sweep))) == N_SITES
+    profile = read_profile(folder)
+    assert profile.manifest is not None
+    assert (profile.manifest.repeats, profile.manifest.status) == (2 * GRID.repeats, "finished")
+    visits = [p["timing"]["step"] for p in sweep.journal.points if p.get("bsz") == 2 and p["timing"]]
+    slowest_ms = 1e3 * max(seconds for visit in visits for seconds in visit)
+    row = profile.steps["batch_size"] == 2
+    assert profile.steps["time_stats.step.max"][row] == pytest.approx(slowest_ms, rel=1e-4)
+
+
+def test_a_sweep_ended_between_two_rounds_goes_on_with_the_second(
+    make_plan: MakePlan, stack: Stack, tmp_path: Path
+) -> None:
+    plan = make_plan("fp16", grid=GRID.model_copy(update={"rounds": 2}))
+    Sweep(plan, tmp_path).run(lambda: stack)
+    journal = tmp_path / FILE
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[: 2 + N_SITES]))
+    assert [point.done for point in Sweep(plan, tmp_path).listing()] == [False] * N_SITES
+    Sweep(plan, tmp_path).run(lambda: stack)
+    assert len(journal.read_text().splitlines()) == len(lines)
+
+
 def test_methods_are_compared_site_by_site(make_plan: MakePlan) -> None:
     methods = [method.name for _, method in make_plan("fp16", "h2o").points()]
     assert methods == ["fp16", "h2o"] * N_SITES
@@ -379,7 +408,7 @@ def test_listing_writes_nothing(make_plan: MakePlan, tmp_path: Path) -> None:
 def test_a_listing_says_what_is_done_and_what_does_not_fit(
     make_plan: MakePlan, stack: Stack, tmp_path: Path
 ) -> None:
-    grid = Grid(decode=StageGrid(bsz=[1, 512], length=[512]), repeats=2, steps=2)
+    grid = Grid(decode=StageGrid(bsz=[1, 512], length=[512]), rounds=1, repeats=2, steps=2)
     plan = make_plan("fp16", grid=grid, memory_bytes=2**28)
     Sweep(plan, tmp_path).run(lambda: stack)
     listed = {
