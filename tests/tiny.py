@@ -46,16 +46,11 @@ def write_grid(folder: Path) -> Path:
 
 @contextmanager
 def light() -> Iterator[None]:
-    """Measure with one thread, which is faster on tiny tensors, and beside a tiny reference.
+    """Watch the machine with a tiny reference.
 
     The real one reads more than any processor's cache holds, which takes longer than all else here.
     """
-    import torch
-
-    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kvpred.profiling.reference.READ_BYTES", 2**20)
         patch.setattr("kvpred.profiling.reference.GEMM_SIZE", 64)
-        torch.set_num_threads(1)
         yield
-    torch.set_num_threads(threads)

@@ -58,6 +58,8 @@ class KvFp8Layer(CacheLayer[KvFp8]):
     def _values(self, name: str) -> Tensor:
         """What the codes stand for before scaling, shape (bsz, KV heads, tokens, head_dim)."""
         codes = self._tokens(f"codes/{name}").view
-        # On a CPU torch looks bytes up five times faster than it converts e4m3.
+        if codes.device.type != "cpu":
+            return codes.to(self.dtype)
+        # On a CPU torch looks bytes up three to five times faster than it converts e4m3.
         numbers = self._numbers.index_select(0, codes.view(torch.uint8).int().flatten())
         return numbers.view(codes.shape)

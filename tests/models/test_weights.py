@@ -189,6 +189,6 @@ def test_a_gguf_file_gives_the_model_and_its_tokenizer() -> None:
     found = parse_config(model.config.to_dict(), Path(model.config.name_or_path))
     assert found.name == gguf.stem
     assert replace(found, name=spec.name, hf_id=spec.hf_id, source=spec.source) == spec
-    inputs = tokenizer(["The capital of France is", "2, 4, 6, 8,"], return_tensors="pt", padding=True)
-    done = model.generate(**inputs, max_new_tokens=2, do_sample=False)
-    assert [text.strip() for text in tokenizer.batch_decode(done[:, -2:])] == ["Paris.", "10"]
+    inputs = tokenizer(["The capital of France is", "Monday, Tuesday,"], return_tensors="pt", padding=True)
+    done = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    assert tokenizer.batch_decode(done[:, -1:]) == [" Paris", " Wednesday"]

@@ -14,12 +14,12 @@ import pytest
 def test_a_killed_sweep_loses_no_finished_point_and_no_file(root: Path) -> None:
     script = root / "benchmarks" / "kill_resume.py"
     done = subprocess.run(
-        [sys.executable, script, "--kills", "4"], capture_output=True, text=True, check=False
+        [sys.executable, script, "--kills", "3"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert found["kills"] == 4
-    assert found["points"] == 16 * found["sweeps"]
+    assert found["kills"] == 3
+    assert found["points"] == 12 * found["sweeps"]
     trouble = ("points_lost", "points_twice", "corrupt_files", "unfinished_profiles", "drafts_left")
     assert {name: found[name] for name in trouble} == dict.fromkeys(trouble, 0)
     assert found["points_redone"] <= found["kills"]
