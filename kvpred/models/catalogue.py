@@ -66,6 +66,10 @@ _SPECS = (
         sliding_window=4096,
         source="https://huggingface.co/mistralai/Mistral-7B-v0.1/blob/main/config.json",
     ),
+    _llama(
+        "mistral-7b-v0.3", "mistralai/Mistral-7B-v0.3",
+        layers=32, hidden=4096, heads=32, kv_heads=8, mlp=14336, vocab=32768, context=32768,
+    ),
     ModelSpec(
         name="qwen3-8b", hf_id="Qwen/Qwen3-8B",
         n_layers=36, hidden_size=4096, n_q_heads=32, n_kv_heads=8, head_dim=128,
@@ -91,6 +95,7 @@ _TUNED = {
     "llama-3.1-8b": ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B"),
     "llama-3.1-70b": ("meta-llama/Llama-3.1-70B-Instruct", "meta-llama/Meta-Llama-3.1-70B"),
     "mistral-7b-v0.1": ("mistralai/Mistral-7B-Instruct-v0.1",),
+    "mistral-7b-v0.3": ("mistralai/Mistral-7B-Instruct-v0.3",),
     "qwen3-8b": ("Qwen/Qwen3-8B-Base",),
     "smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct",),
 }

@@ -126,7 +126,7 @@ GRIDS: Mapping[str, Grid] = {
         ),
         decode=StageGrid(
             bsz=[1, 2, 4, 8, 16, 32, 64],
-            length=[64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384],
+            length=[256, 640, 1024, 2048, 4096, 8192, 16384],
             max_tokens=2**18,
         ),
         rounds=3,
