@@ -195,3 +195,22 @@ def test_vidur_loads_a_profile_and_predicts_what_it_says(
     assert prompt.attention_prefill_execution_time == pytest.approx(prefill_ms(1024), rel=0.15)
     assert step.total_time * 1e3 == pytest.approx(LAYERS * layer_ms(4, decode_ms(4, 1024)), rel=0.15)
     assert prompt.total_time * 1e3 == pytest.approx(LAYERS * layer_ms(1024, prefill_ms(1024)), rel=0.15)
+
+
+def test_vidur_loads_a_profile_that_was_measured(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    np.random.seed(0)
+    sweep = root / "measured" / "smollm2-135m_epyc-2-cores"
+    measured = sweep / "compute" / "host-cpu" / "smollm2-135m" / "fp16"
+    predictor = vidur_predictor(measured, cache=tmp_path / "vidur")
+    short = execution_time(predictor, bsz=1, new_tokens=1, kv_len=256)
+    long = execution_time(predictor, bsz=4, new_tokens=1, kv_len=4096)
+    attention = read_profile(measured).attention
+    row = (attention["batch_size"] == 4) & (attention["kv_cache_size"] == 4096)
+    assert long.attention_decode_execution_time == pytest.approx(
+        float(attention[time_column("attn_decode")][row][0]), rel=0.5
+    )
+    assert 0 < short.total_time < long.total_time
