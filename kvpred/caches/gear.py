@@ -35,19 +35,17 @@ class GearLayer(KiviLayer[Gear]):
 
     def _store_keys(self, keys: Tensor) -> None:
         """Quantise keys; outliers are chosen in each head's block of G tokens."""
-        blocks = keys.unflatten(2, (-1, self.method.group_size))
-        means = blocks.float().mean(dim=3, keepdim=True).to(keys.dtype).expand_as(blocks)
+        blocks = keys.float().unflatten(2, (-1, self.method.group_size))
+        means = blocks.mean(dim=3, keepdim=True).expand_as(blocks)
         inside = self._key_outliers.take(blocks.flatten(3), means.flatten(3)).view_as(keys)
         self._key_error.append(_error(self._quantised_keys, inside))
 
     def _store_values(self, values: Tensor) -> None:
         """Quantise values; outliers are chosen in each token over its heads."""
-        groups = values.unflatten(3, (-1, self.method.group_size))
-        means = groups.float().mean(dim=4, keepdim=True).to(values.dtype).expand_as(groups)
-        rows = values.transpose(1, 2)
-        inside = self._value_outliers.take(
-            rows.flatten(2)[:, None], means.flatten(3).transpose(1, 2).flatten(2)[:, None]
-        )
+        rows = values.float().transpose(1, 2)
+        groups = rows.unflatten(3, (-1, self.method.group_size))
+        means = groups.mean(dim=4, keepdim=True).expand_as(groups)
+        inside = self._value_outliers.take(rows.flatten(2)[:, None], means.flatten(2)[:, None])
         self._value_error.append(_error(self._quantised_values, inside.view_as(rows).transpose(1, 2)))
 
     def _read_keys(self, out: Tensor) -> None:
@@ -80,11 +78,11 @@ class Outliers:
 
         Parameters
         ----------
-        entries, means : Tensor, shape (bsz, heads, sets, set's entries)
+        entries, means : Tensor, fp32, shape (bsz, heads, sets, set's entries)
             The entries, and the mean of each one's group.
         """
         count = _ceil(self._share / 2 * entries.shape[3])
-        deviations = entries.float() - means
+        deviations = entries - means
         tails = [deviations.topk(count, largest=largest).indices for largest in (True, False)]
         indices = torch.cat(tails, dim=3)
         self._entries.append(entries.gather(3, indices).half())
@@ -147,7 +145,6 @@ def principal_basis(errors: Tensor, rank: int) -> Tensor:
 
 
 def _error(quantised: QuantisedTokens, entries: Tensor) -> Tensor:
-    """Quantise entries, and return in fp32 by how much they come back too small."""
+    """Quantise entries, fp32, and return by how much they come back too small."""
     quantised.append(entries)
-    kept = quantised.read(torch.empty_like(entries), since=len(quantised) - entries.shape[2])
-    return entries.float() - kept
+    return entries - quantised.read(torch.empty_like(entries), since=len(quantised) - entries.shape[2])

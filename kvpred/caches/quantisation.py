@@ -18,8 +18,8 @@ P = TypeVar("P", bound=PerTokenInteger)
 SMALLEST_SCALE = torch.finfo(torch.float16).smallest_normal
 """Below it fp16 loses digits, and a group of equal entries would divide by zero."""
 
-SLICE = 2**20
-"""Entries that are dequantised at once, so that their 32-bit copy stays small: 4 MiB."""
+SLICE = 2**21
+"""Entries that are dequantised at once, so that their 32-bit copy stays small: 8 MiB."""
 
 
 class QuantisedTokens:
@@ -74,15 +74,15 @@ class QuantisedTokens:
     def append(self, entries: Tensor) -> None:
         """Quantise entries of shape (bsz, heads, tokens, width) and keep their codes."""
         groups = self._grouped(entries)
-        zero = _as_kept(groups.amin(dim=(3, 5), keepdim=True), entries.dtype)
+        zero = groups.amin(dim=(3, 5), keepdim=True).half()
         largest = 2**self._bits - 1
-        step = (groups.amax(dim=(3, 5), keepdim=True) - zero).div_(largest)
-        scale = _as_kept(step.clamp_(min=SMALLEST_SCALE), entries.dtype)
-        # In 32 bit: a 16-bit difference is off by up to a whole 8-bit code.
-        codes = torch.sub(groups, zero).div_(scale).round_().clamp_(0, largest)
+        step = (groups.amax(dim=(3, 5), keepdim=True).float() - zero).div_(largest)
+        scale = step.clamp_(min=SMALLEST_SCALE).half()
+        # With scale and zero as kept, so that codes make up for their rounding; in 32 bit, as when read.
+        codes = (groups.float() - zero).div_(scale).round_().clamp_(0, largest)
         self._codes.append(pack(codes.to(torch.uint8).view_as(entries), self._bits))
-        self._scales.append(scale.half().flatten(3))
-        self._zeros.append(zero.half().flatten(3))
+        self._scales.append(scale.flatten(3))
+        self._zeros.append(zero.flatten(3))
 
     def read(self, out: Tensor, since: int = 0) -> Tensor:
         """Dequantise into a tensor, in its dtype.
@@ -147,8 +147,3 @@ class PerTokenLayer(CacheLayer[P]):
         entries = codes.new_empty(*codes.shape[:3], self._head_dim, dtype=self.dtype)
         keys, values = self._entries.read(entries).chunk(2, dim=1)
         return keys, values
-
-
-def _as_kept(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round to what fp16 keeps and the model's dtype reads, so that codes make up for the rounding."""
-    return numbers.to(dtype).half().float()

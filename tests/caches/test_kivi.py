@@ -86,6 +86,17 @@ def test_at_every_length_tensors_take_exactly_the_bytes_of_the_memory_model(
         layer.update(key[:, :, kv_len : kv_len + 1], value[:, :, kv_len : kv_len + 1])
 
 
+@pytest.mark.parametrize("spec", ["kivi", "gear:rank=0", "kv-int8"])
+def test_long_caches_come_back_as_short_ones(spec: str, entries: Draw) -> None:
+    _, key, value = entries(4, 4096)
+    long = filled(spec, key, value).materialise()
+    for start in (0, 3072):
+        here = slice(start, start + 512)
+        short = filled(spec, key[:, :, here], value[:, :, here]).materialise()
+        for whole, part in zip(long, short, strict=True):
+            assert torch.equal(whole[:, :, start : start + 384], part[:, :, :384])
+
+
 def test_keys_wait_for_the_residual_length_and_values_for_none(entries: Draw) -> None:
     _, key, value = entries(1, 33)
     layer = filled(f"kivi:{SMALL}", key[:, :, :31], value[:, :, :31])

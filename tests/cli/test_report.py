@@ -15,7 +15,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def profiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_root(tmp_path_factory.mktemp("profiles"))
+    return write_root(tmp_path_factory.mktemp("profiles"), methods=("fp16", "h2o", "kivi"))
 
 
 @pytest.fixture(autouse=True)

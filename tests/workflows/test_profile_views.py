@@ -22,7 +22,7 @@ def _note(notes: tuple[str, ...], start: str) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_root(tmp_path_factory.mktemp("profiles"))
+    return write_root(tmp_path_factory.mktemp("profiles"), methods=("fp16", "h2o", "kivi"))
 
 
 def test_methods_are_compared_with_fp16_first(root: Path) -> None:
