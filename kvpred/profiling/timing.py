@@ -84,14 +84,17 @@ def time_point(stack: Stack, method: Method, site: Site, *, grid: Grid, clock: C
     -------
     Timing
     """
-    runs = _prefills if site.stage == "prefill" else _decodes
+    layer: Any = stack.empty_cache(method).layers[0]
+    if site.stage == "prefill":
+        runs = _prefills(stack, method, site, grid, clock)
+    else:
+        runs = _decodes(stack, method, site, grid, clock, period=layer.period)
     with torch.inference_mode():
         plain: list[_Repeat] = []
         watched_runs: list[_Repeat] = []
-        for with_hooks, repeat in runs(stack, method, site, grid, clock):
+        for with_hooks, repeat in runs:
             (watched_runs if with_hooks else plain).append(repeat)
-    period = _period(stack, method)
-    return _reduced(plain, watched_runs, n_layers=stack.n_layers, period=period)
+    return _reduced(plain, watched_runs, n_layers=stack.n_layers, period=layer.period)
 
 
 Runs = Iterator[tuple[bool, _Repeat]]
@@ -127,12 +130,12 @@ def _prefills(stack: Stack, method: Method, site: Site, grid: Grid, clock: Clock
             yield with_hooks, repeat
 
 
-def _decodes(stack: Stack, method: Method, site: Site, grid: Grid, clock: Clock) -> Runs:
+def _decodes(stack: Stack, method: Method, site: Site, grid: Grid, clock: Clock, *, period: int) -> Runs:
     """Decode around `length` tokens, with and without hooks in turns.
 
     The steps lie evenly about the length, and about a bulk compression where the method has them.
     """
-    period, length = _period(stack, method), site.length
+    length = site.length
     before = grid.repeats * grid.steps + WARM_UP
     if period > 1:
         # No nearer to the start than the steps before it: else it would fall into a turn without hooks.
@@ -177,11 +180,6 @@ class _Probe(ExitStack):
         end = self._clock.mark()
         seconds = self._clock.seconds([begin, end])[1]
         return seconds, self._timeline.take() if self._timeline else {}, chosen
-
-
-def _period(stack: Stack, method: Method) -> int:
-    layer: Any = stack.empty_cache(method).layers[0]
-    return int(layer.period)
 
 
 def _reduced(plain: list[_Repeat], watched_runs: list[_Repeat], *, n_layers: int, period: int) -> Timing:

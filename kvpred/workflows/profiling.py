@@ -18,12 +18,12 @@ from kvpred.hardware.catalogue import CATALOGUE
 from kvpred.hardware.host import detect_cpu, detect_host
 from kvpred.methods import Method, get_method, list_methods, split_methods
 from kvpred.models import ModelSpec, get_model
+from kvpred.predictors.calibration import BASELINE
 
 if TYPE_CHECKING:
     from kvpred.profiling.stack import Stack
     from kvpred.profiling.sweep import PlannedPoint, Progress, SweepPlan
 
-BASELINE = "fp16"
 DTYPES = ("bfloat16", "float16", "float32")
 # Of the device's memory: what weights may take, so that most of a grid's caches fit beside them.
 WEIGHTS_SHARE = 0.6
