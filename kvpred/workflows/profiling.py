@@ -13,6 +13,7 @@ import numpy as np
 from kvpred.data.profiles import Profile, time_column
 from kvpred.data.store import COMPUTE, read_profile
 from kvpred.errors import UsageError
+from kvpred.evaluation.speedups import StepTime, step_times
 from kvpred.hardware import DeviceSpec
 from kvpred.hardware.catalogue import CATALOGUE
 from kvpred.hardware.host import detect_cpu, detect_host
@@ -240,11 +241,11 @@ def resolve_device(name: str) -> tuple[str, DeviceSpec]:
 
 def summaries(profiles: list[Profile]) -> list[ProfileSummary]:
     """Sum up profiles of one sweep, one line per method."""
-    baseline = next((p for p in profiles if p.method == BASELINE), None)
-    return [_summary(profile, baseline) for profile in profiles if profile.steps]
+    steps = step_times(profiles)
+    return [_summary(profile, _decode_speedup(profile, steps)) for profile in profiles if profile.steps]
 
 
-def _summary(profile: Profile, baseline: Profile | None) -> ProfileSummary:
+def _summary(profile: Profile, decode_speedup: float) -> ProfileSummary:
     assert profile.manifest is not None and profile.path is not None
     step = profile.steps[time_column("step")]
     hooks = profile.steps[time_column("hooked_step")] / step - 1
@@ -262,27 +263,18 @@ def _summary(profile: Profile, baseline: Profile | None) -> ProfileSummary:
         step_noise=profile.manifest.noise.get("step", float("nan")),
         hooks=float(np.median(hooks)),
         attention_share=float(np.median(share[decode])) if decode.any() else float("nan"),
-        decode_speedup=_speedup(profile, baseline),
+        decode_speedup=decode_speedup,
         folder=profile.path,
     )
 
 
-def _speedup(profile: Profile, baseline: Profile | None) -> float:
-    if baseline is None:
-        return float("nan")
-    base, own = (_decode_steps(p) for p in (baseline, profile))
-    ratios = [base[site] / time for site, time in own.items() if site in base]
-    return float(np.median(ratios)) if ratios else float("nan")
-
-
-def _decode_steps(profile: Profile) -> dict[tuple[int, int], float]:
-    steps = profile.steps
-    sites = zip(steps["batch_size"], steps["kv_cache_size"], steps[time_column("step")], strict=True)
-    return {
-        (int(bsz), int(kv_len)): float(step)
-        for (bsz, kv_len, step), prefill in zip(sites, steps["is_prefill"], strict=True)
-        if not prefill
-    }
+def _decode_speedup(profile: Profile, steps: list[StepTime]) -> float:
+    """Return the median speed-up of a method's decode steps against fp16's, NaN without any."""
+    own = [step for step in steps if step.method == profile.method and step.site.stage == "decode"]
+    if own and profile.method == BASELINE:
+        return 1.0
+    gains = [step.speedup for step in own if step.speedup is not None]
+    return float(np.median(gains)) if gains else float("nan")
 
 
 def _runnable(methods: str) -> str:
