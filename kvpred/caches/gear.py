@@ -10,7 +10,7 @@ from torch import Tensor
 from kvpred.caches.kivi import KiviLayer
 from kvpred.caches.quantisation import QuantisedTokens
 from kvpred.caches.tokens import Tokens
-from kvpred.methods.gear import POWER_ITERATIONS, Gear, _ceil
+from kvpred.methods.gear import POWER_ITERATIONS, Gear, rounded_up
 
 INDEX_OFFSET = 2**15
 """Taken from an index so that signed 16 bits hold it: torch computes little on unsigned ones."""
@@ -81,7 +81,7 @@ class Outliers:
         entries, means : Tensor, fp32, shape (bsz, heads, sets, set's entries)
             The entries, and the mean of each one's group.
         """
-        count = _ceil(self._share / 2 * entries.shape[3])
+        count = rounded_up(self._share / 2 * entries.shape[3])
         deviations = entries - means
         tails = [deviations.topk(count, largest=largest).indices for largest in (True, False)]
         indices = torch.cat(tails, dim=3)
@@ -114,7 +114,7 @@ class LowRank:
     def append(self, errors: Tensor) -> None:
         """Approximate the errors of further tokens, fp32."""
         if not len(self._basis):
-            self._basis.append(principal_basis(errors, _ceil(self._share * errors.shape[3])).half())
+            self._basis.append(principal_basis(errors, rounded_up(self._share * errors.shape[3])).half())
         self._rows.append((errors @ self._basis.view.float()).half())
 
     def add_to(self, out: Tensor) -> None:

@@ -40,7 +40,7 @@ class TurboQuantLayer(CacheLayer[TurboQuant]):
         head_dim = key.shape[-1]
         self.shared["rotation"] = rotation(head_dim).to(key.device, torch.float16)
         self._codebooks: dict[str, Codebook] = {}
-        for name, bits in (("keys", self.method._key_bits), ("values", self.method._value_bits)):
+        for name, bits in (("keys", self.method.key_bits), ("values", self.method.value_bits)):
             levels = optimal_levels(bits, head_dim).to(key.device, torch.float16)
             self.shared[f"codebooks/{name}"] = levels
             self._codebooks[name] = Codebook(levels, bits, key.dtype)

@@ -70,15 +70,15 @@ class Gear(Kivi):
             )
 
     def _rank(self, heads: Heads) -> int:
-        return _ceil(self.rank * heads.dim)
+        return rounded_up(self.rank * heads.dim)
 
     def _block_outliers(self, heads: Heads) -> int:
         """Outliers among the keys of G tokens."""
-        return heads.kv * 2 * _ceil(self.outlier / 2 * self.group_size * heads.dim)
+        return heads.kv * 2 * rounded_up(self.outlier / 2 * self.group_size * heads.dim)
 
     def _token_outliers(self, heads: Heads) -> int:
         """Outliers among the values of a token."""
-        return 2 * _ceil(self.outlier / 2 * heads.kv * heads.dim)
+        return 2 * rounded_up(self.outlier / 2 * heads.kv * heads.dim)
 
     def _outliers(self, heads: Heads, kv_len: IntArray) -> IntArray:
         """Outliers of a whole sequence."""
@@ -122,6 +122,6 @@ class Gear(Kivi):
         )
 
 
-def _ceil(count: float) -> int:
+def rounded_up(count: float) -> int:
     """Round up, unless only the float's last digits are above a whole number."""
     return math.ceil(round(count, 9))

@@ -41,25 +41,27 @@ class TurboQuant(WriteQuantised):
     def __post_init__(self) -> None:
         """Refuse widths that are not known, and write equal ones once."""
         super().__post_init__()
-        if not re.fullmatch(r"\d|k\dv\d", self.bits) or {self._key_bits, self._value_bits} - set(WIDTHS):
+        if not re.fullmatch(r"\d|k\dv\d", self.bits) or {self.key_bits, self.value_bits} - set(WIDTHS):
             self._refuse("bits", "a width from 2 to 8, or one each such as k8v4")
-        if self._key_bits == self._value_bits:
-            object.__setattr__(self, "bits", str(self._key_bits))
+        if self.key_bits == self.value_bits:
+            object.__setattr__(self, "bits", str(self.key_bits))
 
     @property
-    def _key_bits(self) -> int:
+    def key_bits(self) -> int:
+        """Bits per coordinate of a key."""
         return int(self.bits[1] if self.bits[0] == "k" else self.bits)
 
     @property
-    def _value_bits(self) -> int:
+    def value_bits(self) -> int:
+        """Bits per coordinate of a value."""
         return int(self.bits[-1])
 
     def _entry_bytes(self, heads: Heads) -> dict[str, int]:
-        codes = code_bytes(heads.dim, self._key_bits) + code_bytes(heads.dim, self._value_bits)
+        codes = code_bytes(heads.dim, self.key_bits) + code_bytes(heads.dim, self.value_bits)
         return {"codes": heads.kv * codes, "norms": 2 * heads.kv * BYTES_16BIT}
 
     def _shared_parts(self, heads: Heads) -> dict[str, int]:
-        codebooks = 2**self._key_bits + 2**self._value_bits
+        codebooks = 2**self.key_bits + 2**self.value_bits
         return {"rotation": BYTES_16BIT * heads.dim**2, "codebooks": BYTES_16BIT * codebooks}
 
     def _transform_flops(self, heads: Heads) -> int:

