@@ -76,6 +76,8 @@ class Run(BaseModel):
     measured_at : datetime or None
     label : str or None
         The model name that a published table gives, where `model` says what it is taken to be.
+    mark : str or None
+        Why the run deserves less trust, in a word or two: ``busy host``, ``drift``, ``few tokens``.
 
     Examples
     --------
@@ -105,6 +107,7 @@ class Run(BaseModel):
     versions: Name | None = None
     measured_at: datetime | None = None
     label: Name | None = None
+    mark: Name | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -24,6 +24,28 @@ GENERATED_TOKENS_COUNTED_IN = 65
 CONFLICT_FACTOR = 3.0
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class RunSite:
+    """One point to measure: a batch served from its prompts to its last token, which times both stages.
+
+    Parameters
+    ----------
+    bsz : int
+        Sequences.
+    prompt_len : int
+        Tokens of each prompt.
+    output_len : int
+        Tokens of each answer; the decode step is their mean.
+    """
+
+    bsz: int
+    prompt_len: int
+    output_len: int = 32
+
+    def __str__(self) -> str:
+        return f"{self.bsz} x {self.prompt_len:,}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SiteTable:
     """Medians of repeated runs: aligned arrays, one entry per site, all of shape (n_sites,).

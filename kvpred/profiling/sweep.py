@@ -29,7 +29,7 @@ from kvpred.models import ModelSpec
 from kvpred.profiling.clocks import clock_of
 from kvpred.profiling.expectation import expected_s, needed_bytes
 from kvpred.profiling.grid import Grid, Site, spread
-from kvpred.profiling.journal import FILE, Journal
+from kvpred.data.journal import FILE, Journal
 from kvpred.profiling.reference import Reference
 from kvpred.profiling.stack import Stack
 from kvpred.profiling.tables import Point, make_profile

@@ -182,7 +182,7 @@ def list_points(request: ProfileRequest, output: Path) -> list[PlannedPoint]:
 
 def discard(output: Path) -> None:
     """Delete the sweep in a folder, if there is one: the profiles made of it, then its journal."""
-    from kvpred.profiling.journal import FILE
+    from kvpred.data.journal import FILE
 
     if (output / FILE).exists():
         shutil.rmtree(output / COMPUTE, ignore_errors=True)

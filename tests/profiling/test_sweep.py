@@ -22,7 +22,7 @@ from kvpred.models import get_model
 from kvpred.profiling import sweep as sweep_module
 from kvpred.profiling.expectation import needed_bytes
 from kvpred.profiling.grid import Grid, Site, StageGrid
-from kvpred.profiling.journal import FILE
+from kvpred.data.journal import FILE
 from kvpred.profiling.stack import Stack
 from kvpred.profiling.sweep import MEMORY_SHARE, Progress, Sweep, SweepPlan, versions
 from tests.tiny import GRID, N_SITES, TINY

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvpred.errors import DataError, UsageError
-from kvpred.profiling.journal import FILE, Journal
+from kvpred.data.journal import FILE, Journal
 
 HEADER = {"model": "tiny", "grid": {"repeats": 4, "prefill": None}, "versions": {"torch": "2.13"}}
 POINTS = [{"method": "fp16", "bsz": bsz, "timing": {"step": [0.1 * bsz]}} for bsz in (1, 2, 4)]
@@ -130,7 +130,7 @@ def test_a_full_disk_loses_no_finished_point(tmp_path: Path) -> None:
     size = len(_write(tmp_path))
     code = (
         "import json, resource, sys; from pathlib import Path\n"
-        "from kvpred.errors import UsageError; from kvpred.profiling.journal import Journal\n"
+        "from kvpred.errors import UsageError; from kvpred.data.journal import Journal\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size} + 20, {size} + 20))\n"
         "folder, header, point = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])\n"
         "try: Journal(folder, header).add(point)\n"

@@ -1,4 +1,4 @@
-"""A sweep's journal: one line of JSON per finished point, on disk before the next point starts."""
+"""A journal of measurements: one line of JSON per finished one, on disk before the next starts."""
 
 from __future__ import annotations
 
