@@ -66,7 +66,7 @@ clean: ## Remove .venv and everything that tools left behind
 	@touch $@
 
 .venv/.dev: .venv/.core
-	$(PIP_INSTALL) -e '.[dev,train,report,profile,vidur]'
+	$(PIP_INSTALL) -e '.[dev,train,report,profile,openvino,llamacpp,openai,vidur]'
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || $(MAKE) --no-print-directory .venv/openmp
 	@touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,16 @@ from kvpred.data.files import write_text
 from kvpred.errors import DataError, UsageError
 
 FILE = "sweep.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Told before every measurement: how many are done of how many, and what remains in seconds."""
+
+    done: int
+    total: int
+    remaining_s: float
+    text: str
 
 
 class Journal:
@@ -25,6 +36,8 @@ class Journal:
         Made with the first point.
     header : mapping
         What must not change between one call and the next, as JSON holds it.
+    file : str
+        Its name.
 
     Attributes
     ----------
@@ -39,8 +52,8 @@ class Journal:
         If the journal is damaged before its last line.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Path, header: Mapping[str, Any], *, file: str = FILE) -> None:
+        self._path = folder / file
         self.points: list[dict[str, Any]] = []
         self._header = json.loads(json.dumps(header))
         self._opened = False

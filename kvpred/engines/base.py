@@ -123,8 +123,8 @@ class Generation:
 class Usage:
     """How much KV cache a running sequence takes, as the engine itself counts it.
 
-    Compared with fp16's `Usage` on the same engine this proves that a method took effect. What an engine cannot
-    tell is None.
+    Compared with fp16's `Usage` on the same engine this proves that a method took effect. What an engine
+    cannot tell is None.
 
     Parameters
     ----------
@@ -150,8 +150,8 @@ class Usage:
 class Engine(ABC):
     """One engine, started with the methods that it is to serve at the same time.
 
-    An engine does its work in the process that holds it; `kvpred.engines.worker.Worker` puts one into a process
-    of its own, so that its memory is its own and a hang or a crash ends nothing else.
+    An engine does its work in the process that holds it; `kvpred.engines.worker.Worker` puts one into a
+    process of its own.
 
     Parameters
     ----------
@@ -180,6 +180,11 @@ class Engine(ABC):
         self.target = target
         self.methods = tuple(methods)
 
+    @property
+    def random_weights(self) -> bool:
+        """Whether it made up its weights, so that its text says nothing."""
+        return self.target.weights is None and not self.remote
+
     @classmethod
     def method_names(cls) -> tuple[str, ...]:
         """Return the bare names of the methods that it serves."""
@@ -191,8 +196,8 @@ class Engine(ABC):
     ) -> Generation:
         """Serve one true batch of random prompts, greedily, to `output_len` tokens each, past any stop token.
 
-        All sequences are submitted at once, prefilled together as far as the engine can, and decoded together.
-        No prefix is shared with an earlier batch.
+        All sequences are submitted at once, prefilled together as far as the engine can, and decoded
+        together. No prefix is shared with an earlier batch.
 
         Raises
         ------
@@ -208,7 +213,7 @@ class Engine(ABC):
 
     @abstractmethod
     def usage(self, method: Method, *, prompt_len: int, output_len: int) -> Usage | None:
-        """Serve one sequence and count its cache while, or right after, it decodes; None if it cannot be told."""
+        """Serve one sequence and count its cache while, or right after, it decodes; None if nothing tells."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:

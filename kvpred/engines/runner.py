@@ -1,0 +1,255 @@
+"""Measure an engine: all methods at each site, interleaved, in rounds, every run on disk before the next."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from kvpred._version import __version__
+from kvpred.data.files import remove_drafts, write_text
+from kvpred.data.journal import Journal, Progress
+from kvpred.data.runs import Run, write_runs
+from kvpred.engines.base import Engine, EngineError
+from kvpred.engines.plan import MeasurePlan, Visit
+from kvpred.engines.proof import BASELINE, Probe, Proof, probe, prove
+from kvpred.engines.watch import Watch, now
+from kvpred.engines.worker import Worker
+from kvpred.errors import UsageError
+from kvpred.methods import get_method
+
+JOURNAL, RUNS, MANIFEST = FILES = ("measure.jsonl", "runs.csv", "manifest.json")
+
+
+@dataclass(slots=True)
+class Measurement:
+    """The state of a measurement between two runs.
+
+    Parameters
+    ----------
+    plan : MeasurePlan
+    output : Path
+        Folder of the journal, the runs table and the manifest.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds another measurement.
+    """
+
+    plan: MeasurePlan
+    output: Path
+    journal: Journal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.output, self.plan.header(), file=JOURNAL)
+
+    def todo(self) -> list[Visit]:
+        """Return the runs that are left, in their order."""
+        done = {_key(line) for line in self.journal.points if "run" in line}
+        return [visit for visit in self.plan.visits() if visit.key not in done]
+
+    def expected_s(self, visits: Sequence[Visit]) -> list[float]:
+        """Return the seconds that each run is expected to take, at the pace of those made."""
+        took = [(line["took_s"], line["tokens"], _key(line)) for line in self.journal.points if "run" in line]
+        pace = median(seconds / tokens for seconds, tokens, _ in took) if took else 1e-3
+        known: defaultdict[tuple[Any, ...], list[float]] = defaultdict(list)
+        for seconds, _, key in took:
+            known[key[:-1]].append(seconds)
+        return [
+            median(known[visit.key[:-1]]) if visit.key[:-1] in known else pace * visit.tokens
+            for visit in visits
+        ]
+
+    def run(
+        self, *, budget_s: float | None = None, progress: Callable[[Progress], None] = lambda _: None
+    ) -> list[Run]:
+        """Make the runs that are left; the tables are written anew after every site.
+
+        Parameters
+        ----------
+        budget_s : float, optional
+            No run starts that is not expected to end within this time.
+        progress : callable
+
+        Returns
+        -------
+        list of Run
+            All of the folder.
+
+        Raises
+        ------
+        EngineError
+            If an engine fails, or a method is not what it says; the runs before stay.
+        """
+        for name in FILES:
+            remove_drafts(self.output / name)
+        end = math.inf if budget_s is None else time.monotonic() + budget_s
+        todo = self.todo()
+        if not todo:
+            return self.write()
+        total = len(self.plan.visits())
+        with _engines(self.plan, progress, total - len(todo), total) as engines:
+            self._begin(engines, progress, total - len(todo), total)
+            watch = Watch(self.plan, engines)
+            for i, visit in enumerate(todo):
+                left = self.expected_s(todo[i:])
+                if time.monotonic() + left[0] > end:
+                    continue
+                text = f"{visit.method.name} {visit.site}, round {visit.repeat + 1}"
+                progress(Progress(total - len(todo) + i, total, min(sum(left), end - time.monotonic()), text))
+                self.journal.add(watch.measure(visit))
+                if i + 1 == len(todo) or todo[i + 1].site != visit.site:
+                    self.write()
+        return self.write()
+
+    def write(self) -> list[Run]:
+        """Write the runs table and the manifest; return the runs."""
+        runs = self.runs()
+        if runs:
+            write_runs(self.output / RUNS, runs)
+            write_text(self.output / MANIFEST, format_manifest(self.journal, self.plan.header()))
+        return runs
+
+    def runs(self) -> list[Run]:
+        """Return the journal's runs, prefill and decode."""
+        return [run for line in self.journal.points if "run" in line for run in self._stages(line)]
+
+    def _begin(
+        self, engines: Mapping[str, Engine], progress: Callable[[Progress], None], done: int, total: int
+    ) -> None:
+        """Check that the engine made the runs so far, and prove the methods not yet proven."""
+        first = next(iter(engines.values()))
+        versions = {"kvpred": __version__, **first.versions()}
+        known = next((line["versions"] for line in self.journal.points if "versions" in line), versions)
+        if known != versions:
+            raise UsageError(
+                f"{self.output} holds runs of {_listed(known)}, this is {_listed(versions)}: "
+                "choose another --output, or --no-resume to replace them."
+            )
+        proven = [line["proof"]["method"] for line in self.journal.points if "proof" in line]
+        unproven = [spec for spec in self.plan.sites if spec not in proven]
+        if not unproven:
+            return
+        probes: dict[str, Probe] = {}
+        for spec in dict.fromkeys((*[s for s in self.plan.sites if s == BASELINE], *unproven)):
+            progress(Progress(done, total, math.nan, f"probing {get_method(spec).name}"))
+            probes[spec] = probe(engines[spec], get_method(spec), max_seq_len=self.plan.target.max_seq_len)
+        proofs = [
+            prove(get_method(spec), probes[spec], baseline=probes.get(BASELINE), model=self.plan.target.model)
+            for spec in unproven
+        ]
+        for proof in proofs:
+            _refuse_unsound(self.plan.engine.name, proof)
+        settings = {spec: engines[spec].settings() for spec in unproven}
+        self.journal.add({"versions": versions, "settings": settings, "at": now()})
+        for proof in proofs:
+            self.journal.add({"proof": asdict(proof)})
+
+    def _stages(self, line: Mapping[str, Any]) -> Iterator[Run]:
+        done, plan = line["run"], self.plan
+        versions: dict[str, str] = next((p["versions"] for p in self.journal.points if "versions" in p), {})
+        common = {
+            "model": plan.target.model.name,
+            "method": line["method"],
+            "engine": plan.engine.name,
+            "device": plan.device,
+            "bsz": line["bsz"],
+            "prompt_len": done["prompt_len"],
+            "output_len": line["output_len"],
+            "repeat": line["repeat"],
+            "peak_memory_bytes": done["peak_memory_bytes"],
+            "host": plan.host,
+            "versions": _listed(versions) or None,
+            "measured_at": line["at"],
+            "mark": line["mark"],
+        }
+        bsz, prefill_s, e2e_s = line["bsz"], done["prefill_time_s"], done["e2e_s"]
+        yield Run(
+            **common,
+            stage="prefill",
+            throughput_tok_s=bsz * done["prompt_len"] / prefill_s,
+            latency_s=prefill_s,
+        )
+        if done["tpot_s"] is not None:
+            yield Run(
+                **common,
+                stage="decode",
+                throughput_tok_s=bsz / done["tpot_s"],
+                latency_s=max(e2e_s - prefill_s, 1e-9),
+            )
+
+
+@contextmanager
+def _engines(
+    plan: MeasurePlan, progress: Callable[[Progress], None], done: int, total: int
+) -> Iterator[dict[str, Engine]]:
+    """Start the engines of all methods, by full method string; end them all at last."""
+    methods = [get_method(spec) for spec in plan.sites]
+    groups = [methods] if plan.engine.shared else [[method] for method in methods]
+    started: list[Engine] = []
+    try:
+        found: dict[str, Engine] = {}
+        for group in groups:
+            names = ", ".join(method.name for method in group)
+            progress(Progress(done, total, math.nan, f"starting {plan.engine.name}: {names}"))
+            one = (
+                plan.engine(plan.target, group)
+                if plan.engine.remote
+                else Worker(plan.engine, plan.target, group)
+            )
+            started.append(one)
+            found |= {method.spec: one for method in group}
+        yield found
+    finally:
+        for one in started:
+            one.close()
+
+
+def _refuse_unsound(engine: str, proof: Proof) -> None:
+    if proof.sound is False:
+        raise EngineError(
+            f"{engine} serves nonsense under {proof.method}: it {proof.text}. Its speed would mean nothing; "
+            "nothing of it was measured. Leave the method out, or use a version that has it."
+        )
+    if proof.took_effect is False:
+        raise EngineError(
+            f"{proof.method} did not take effect in {engine}: it {proof.text}. Nothing of it was measured."
+        )
+
+
+def format_manifest(journal: Journal, header: Mapping[str, Any]) -> str:
+    """Return what a folder of runs says of itself, as JSON text."""
+    lines = journal.points
+    runs = [line for line in lines if "run" in line]
+    starts = [line for line in lines if "versions" in line]
+    manifest = {
+        **header,
+        "versions": starts[-1]["versions"] if starts else {},
+        "settings": {spec: value for line in starts for spec, value in line["settings"].items()},
+        "proofs": [line["proof"] for line in lines if "proof" in line],
+        "runs": len(runs),
+        "marked": sum(line["mark"] is not None for line in runs),
+        **{
+            name: {"median": median(line[name] for line in runs), "max": max(line[name] for line in runs)}
+            for name in ("drift", "other_cores_busy")
+        },
+        "began": runs[0]["at"],
+        "ended": runs[-1]["at"],
+    }
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(line[name] for name in ("method", "bsz", "prompt_len", "output_len", "repeat"))
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

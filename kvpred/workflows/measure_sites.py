@@ -1,0 +1,131 @@
+"""Which sites to measure: those of a grid, or those that teach most."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kvpred.data.files import read_text
+from kvpred.data.sites import RunSite
+from kvpred.engines.runner import RUNS
+from kvpred.errors import DataError
+from kvpred.methods import get_method
+from kvpred.models import get_model
+from kvpred.predictors.planning import candidate_sites, plan_for
+from kvpred.predictors.predictor import Predictor
+from kvpred.workflows.reading import read_measured_runs
+
+
+class MeasureGrid(BaseModel):
+    """Batches and prompt lengths, every one with every other, as a TOML file names them.
+
+    Parameters
+    ----------
+    bsz, prompt_len : list of int
+    output_len : int
+    max_tokens : int, optional
+        Most tokens of a batch; larger combinations are left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    bsz: list[int] = Field(min_length=1)
+    prompt_len: list[int] = Field(min_length=1)
+    output_len: int = Field(default=32, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+    def sites(self) -> list[RunSite]:
+        """Return the combinations, spread so that an early end leaves the range covered."""
+        pairs = sorted(set(product(self.bsz, self.prompt_len)))
+        most = math.inf if self.max_tokens is None else self.max_tokens
+        return spread([RunSite(b, p, self.output_len) for b, p in pairs if b * (p + self.output_len) <= most])
+
+
+def read_grid(path: Path) -> MeasureGrid:
+    """Read a grid from a TOML file with ``bsz`` and ``prompt_len``.
+
+    Raises
+    ------
+    DataError
+        If it is none.
+    """
+    try:
+        return MeasureGrid.model_validate(tomllib.loads(read_text(path)))
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"not TOML: {error}", path=path) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or None
+        raise DataError(first["msg"], path=path, column=where, value=first["input"]) from None
+
+
+def planned_sites(
+    methods: Sequence[str],
+    output: Path,
+    *,
+    model: str,
+    n_sites: int,
+    predictor: Predictor | None = None,
+    bsz: Sequence[int] = (1, 2, 4, 8),
+    max_prompt_len: int | None = None,
+    max_tokens: int = 16384,
+    output_len: int = 32,
+) -> dict[str, list[RunSite]]:
+    """Choose the sites that teach most of each method.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Full method strings.
+    output : Path
+        Sites of its runs are known already; the plan keeps those and adds to them.
+    model : str
+    n_sites : int
+        Of fp16; other methods need fewer, see `kvpred.predictors.planning.plan_for`.
+    predictor : Predictor, optional
+        Of this engine and device; nominal rates if not given.
+    bsz : sequence of int
+    max_prompt_len : int, optional
+        As far as the model's context reaches, if not given.
+    max_tokens : int
+        Most tokens of a batch.
+    output_len : int
+    """
+    spec = get_model(model)
+    longest = min(max_prompt_len or spec.max_position, spec.max_position - output_len) + output_len
+    candidates = candidate_sites(bsz=bsz, max_seq_len=longest, max_tokens=max_tokens, output_len=output_len)
+    known = measured_sites(output)
+    missing = {m: max(n_sites - len(known.get(m, ())), 0) for m in methods}
+    planned = plan_for(predictor, spec, methods, candidates, max(missing.values()), measured=known)
+    return {m: [*known.get(m, ()), *planned[m][: missing[m]]] for m in methods}
+
+
+def measured_sites(output: Path) -> dict[str, list[RunSite]]:
+    """Return the sites of the runs in a folder, by full method string; none if there is no such folder."""
+    if not (output / RUNS).exists():
+        return {}
+    found: dict[str, list[RunSite]] = {}
+    for run in read_measured_runs([output / RUNS]):
+        site = RunSite(run.bsz, run.prompt_len, run.output_len or 1)
+        sites = found.setdefault(get_method(run.method_params).spec, [])
+        if site not in sites:
+            sites.append(site)
+    return found
+
+
+def spread(sites: Sequence[RunSite]) -> list[RunSite]:
+    """Order sites so that each is as far as can be from those before it; the smallest comes first."""
+    if not sites:
+        return []
+    at = np.log2([(site.bsz, site.prompt_len) for site in sites])
+    order = [int(np.argmin(at.sum(axis=1)))]
+    while len(order) < len(sites):
+        distance = np.min([np.linalg.norm(at - at[i], axis=1) for i in order], axis=0)
+        order.append(int(np.argmax(distance)))
+    return [sites[i] for i in order]

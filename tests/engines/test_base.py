@@ -1,0 +1,37 @@
+"""What a batch's arrivals say of its stages."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from kvpred.engines.base import Generation
+
+
+def test_a_true_batch_has_one_prefill_and_equal_steps() -> None:
+    done = Generation((100, 100), ((1.0, 1.1, 1.2, 1.3), (1.0, 1.1, 1.2, 1.3)))
+
+    assert done.prefill_time_s == done.ttft_s == 1.0
+    assert done.tpot_s == pytest.approx(0.1)
+    assert done.e2e_s == pytest.approx(1.3)
+    assert done.output_len == 4
+
+
+def test_staggered_first_tokens_are_prefill_until_the_last() -> None:
+    done = Generation((100, 100), ((1.0, 1.5, 2.1, 2.2), (2.0, 2.1, 2.2, 2.3)))
+
+    assert done.prefill_time_s == 2.0
+    assert done.ttft_s == 1.5
+    # From 2.0 to 2.2 four tokens of two sequences arrive: two steps.
+    assert done.tpot_s == pytest.approx(0.1)
+
+
+def test_sequences_one_after_another_have_no_common_step() -> None:
+    done = Generation((100, 100), ((1.0, 1.1, 1.2), (2.0, 2.1, 2.2)))
+
+    assert math.isnan(done.tpot_s)
+
+
+def test_a_single_token_has_no_step() -> None:
+    assert math.isnan(Generation((100,), ((1.0,),)).tpot_s)
