@@ -49,11 +49,12 @@ images: .venv/.dev ## Draw docs/images/ anew (needs Chrome or Chromium)
 	mkdir -p docs/images
 	cp build/accuracy/predicted_measured.png build/accuracy/few_shot.png docs/images/
 
-bench: .venv/.dev ## Time a cold start and a million predictions, the error of a transfer, and kill sweeps
+bench: .venv/.dev ## Time a cold start and a million predictions, the error of a transfer, and kill measurements
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/transfer_error.py
 	$(BIN)/python benchmarks/kill_resume.py
+	$(BIN)/python benchmarks/kill_resume.py --what measure --kills 10
 
 clean: ## Remove .venv and everything that tools left behind
 	rm -rf .venv build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,6 @@
-"""Kill a sweep with SIGKILL again and again, resume it each time, and look for lost points and broken files.
+"""Kill a measurement with SIGKILL again and again, resume it, and look for lost points and broken files.
+
+Of operators (`kvpred profile`) or of whole runs (`kvpred measure`).
 
 Every other kill comes at a random moment after the first point began, the others amid the writing of files.
 """
@@ -19,6 +21,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kvpred.data.runs import read_runs
 from kvpred.data.store import find_profiles, read_profile
 from kvpred.errors import DataError
 
@@ -29,8 +32,7 @@ CONFIG = {
 # More would wait for each other longer than they compute.
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 METHODS = 2  # h2o, and fp16 that is always measured
-JOURNAL = "sweep.jsonl"
-STARTED = re.compile(r"^kvpred: \d+/\d+ ", re.MULTILINE)
+STARTED = re.compile(r"^kvpred: \d+/\d+ (?!starting|probing)", re.MULTILINE)
 LONGEST_WAIT_S = 1.0
 MOST_GLANCES = 40
 GLANCE_S = 0.001
@@ -48,7 +50,7 @@ class Found:
     points_redone: int = 0
     points_twice: int = 0
     corrupt_files: int = 0
-    unfinished_profiles: int = 0
+    unfinished_tables: int = 0
     drafts_left: int = 0
 
     @property
@@ -59,7 +61,7 @@ class Found:
                 self.points_lost,
                 self.points_twice,
                 self.corrupt_files,
-                self.unfinished_profiles,
+                self.unfinished_tables,
                 self.drafts_left,
             )
         )
@@ -68,17 +70,26 @@ class Found:
 class Sweep:
     """A sweep of a tiny model in a folder of its own."""
 
+    name, journal = "profile", "sweep.jsonl"
+    key: tuple[str, ...] = ("method", "stage", "bsz", "length")
+    options: tuple[str, ...] = ()
+
     def __init__(self, place: Path, n_lengths: int) -> None:
-        self.root = place / "profiles"
+        self.root = place / "measured"
         self.log = place / "log"
         model, grid = place / "tiny" / "config.json", place / "grid.toml"
         model.parent.mkdir(parents=True)
         model.write_text(json.dumps(CONFIG))
-        stage = f"bsz = [1]\nlength = {[16 * (i + 1) for i in range(n_lengths)]}\n"
-        grid.write_text(f"rounds = 1\nrepeats = 2\nsteps = 2\n[prefill]\n{stage}[decode]\n{stage}")
+        grid.write_text(self.grid([16 * (i + 1) for i in range(n_lengths)]))
         self.n_points = METHODS * 2 * n_lengths
-        asked = ("--method", "h2o", "--model", model, "--grid", grid, "--output", self.root)
-        self.command = [sys.executable, "-m", "kvpred", "profile", *map(str, asked)]
+        asked = ("--method", "h2o", "--model", model, "--grid", grid, "--output", self.root, *self.options)
+        self.command = [sys.executable, "-m", "kvpred", self.name, *map(str, asked)]
+
+    @staticmethod
+    def grid(lengths: list[int]) -> str:
+        """Return a grid that has two points of a method at each length."""
+        stage = f"bsz = [1]\nlength = {lengths}\n"
+        return f"rounds = 1\nrepeats = 2\nsteps = 2\n[prefill]\n{stage}[decode]\n{stage}"
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the process, or go on with it."""
@@ -91,18 +102,48 @@ class Sweep:
 
     def lines(self) -> list[bytes]:
         """Return the journal's whole lines."""
-        path = self.root / JOURNAL
+        path = self.root / self.journal
         return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
     def points(self) -> list[tuple[object, ...]]:
         """Return the keys of the points in the journal."""
-        found = [point for point in map(json.loads, self.lines()) if "stage" in point]
-        return [tuple(point[name] for name in ("method", "stage", "bsz", "length")) for point in found]
+        found = [point for point in map(json.loads, self.lines()) if "bsz" in point]
+        return [tuple(point[name] for name in self.key) for point in found]
 
     def drafts(self) -> set[str]:
         """Return the names of the files and folders that are being written, or were when a process died."""
         names = (name for _, folders, files in os.walk(self.root) for name in (*folders, *files))
         return {name for name in names if name.endswith(".tmp")}
+
+    def read(self) -> int:
+        """Read what was written; return how many methods' tables are finished."""
+        profiles = [read_profile(key.path) for key in find_profiles(self.root)] if self.root.exists() else []
+        return sum(
+            profile.manifest is not None and profile.manifest.status == "finished" for profile in profiles
+        )
+
+
+class Runs(Sweep):
+    """Whole runs of a tiny model under transformers, two rounds of each site."""
+
+    name, journal = "measure", "measure.jsonl"
+    key = ("method", "bsz", "prompt_len", "repeat")
+    options = ("--engine", "transformers", "--repeats", "2")
+
+    @staticmethod
+    def grid(lengths: list[int]) -> str:
+        """Return a grid of as many sites as lengths."""
+        return f"bsz = [1]\nprompt_len = {lengths}\noutput_len = 2\n"
+
+    def read(self) -> int:
+        """Read the table of runs; a method's part is finished with a prefill and a decode of every point."""
+        if not (self.root / "runs.csv").exists():
+            return 0
+        counts = Counter(run.method for run in read_runs(self.root / "runs.csv"))
+        return sum(METHODS * count == 2 * self.n_points for count in counts.values())
+
+
+KINDS = {kind.name: kind for kind in (Sweep, Runs)}
 
 
 def wait(sweep: Sweep, process: subprocess.Popen[bytes], rng: random.Random, *, amid_a_write: bool) -> None:
@@ -118,11 +159,10 @@ def wait(sweep: Sweep, process: subprocess.Popen[bytes], rng: random.Random, *, 
     time.sleep(rng.uniform(0, LONGEST_WAIT_S))
 
 
-def corrupt(root: Path) -> bool:
-    """Whether a profile under a folder cannot be read."""
+def corrupt(sweep: Sweep) -> bool:
+    """Whether something that was written cannot be read."""
     try:
-        for key in find_profiles(root) if root.exists() else ():
-            read_profile(key.path)
+        sweep.read()
     except DataError as error:
         print(error, file=sys.stderr)
         return True
@@ -151,7 +191,7 @@ def kill(sweep: Sweep, found: Found, rng: random.Random) -> None:
     found.kills_amid_a_write += not sweep.drafts() <= old
     found.points_lost += sum(line not in after[i : i + 1] for i, line in enumerate(before))
     found.points_redone += sweep.started() - (len(sweep.points()) - n_before)
-    found.corrupt_files += corrupt(sweep.root)
+    found.corrupt_files += corrupt(sweep)
 
 
 def finish(sweep: Sweep, found: Found) -> None:
@@ -163,30 +203,27 @@ def finish(sweep: Sweep, found: Found) -> None:
     found.points += len(counts)
     found.points_lost += sweep.n_points - len(counts)
     found.points_twice += counts.total() - len(counts)
-    found.corrupt_files += corrupt(sweep.root)
-    profiles = [read_profile(key.path) for key in find_profiles(sweep.root)]
-    finished = sum(
-        profile.manifest is not None and profile.manifest.status == "finished" for profile in profiles
-    )
-    found.unfinished_profiles += METHODS - finished
+    found.corrupt_files += corrupt(sweep)
+    found.unfinished_tables += METHODS - sweep.read()
     found.drafts_left += len(sweep.drafts())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--what", choices=sorted(KINDS), default="profile")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
     rng = random.Random(arguments.seed)
-    found = Found()
+    found, kind = Found(), KINDS[arguments.what]
     with tempfile.TemporaryDirectory() as place:
-        sweep = Sweep(Path(place) / "1", arguments.kills)
+        sweep = kind(Path(place) / "1", arguments.kills)
         while found.kills < arguments.kills:
             if len(sweep.points()) == sweep.n_points:
                 finish(sweep, found)
                 found.sweeps += 1
-                sweep = Sweep(Path(place) / str(found.sweeps), arguments.kills)
+                sweep = kind(Path(place) / str(found.sweeps), arguments.kills)
             kill(sweep, found, rng)
         finish(sweep, found)
     print(json.dumps(asdict(found) | {"seed": arguments.seed}))

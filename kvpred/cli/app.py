@@ -27,15 +27,17 @@ app = typer.Typer(
 # Which file holds each command, in the order of `--help`. A call builds only the file that it needs: building
 # all commands takes Typer longer than a prediction.
 COMMANDS = {
+    "start": ("quickstart",),
     "predict": ("predict", "memory"),
-    "measure": ("profile",),
-    "learn": ("train",),
+    "measure": ("profile", "measure"),
+    "learn": ("train", "calibrate"),
     "judge": ("validate", "audit"),
     "report": ("report",),
     "know": ("models", "devices", "methods", "engines", "predictors", "doctor"),
     "exchange": ("import", "export"),
 }
-PREDICT, MEASURE, LEARN, JUDGE, KNOW, EXCHANGE = "Predict", "Measure", "Learn", "Judge", "Know", "Exchange"
+START, PREDICT, MEASURE, LEARN = "Start", "Predict", "Measure", "Learn"
+JUDGE, KNOW, EXCHANGE = "Judge", "Know", "Exchange"
 
 
 # Of a command that Ctrl-C ended: 128 + SIGINT.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,11 @@ from kvpred.cli.app import JUDGE, Format, FormatOption, PredictorOption, app
 from kvpred.cli.output import emit, note
 from kvpred.errors import UsageError
 
+if TYPE_CHECKING:
+    from kvpred.evaluation.live_report import LiveValidation
+    from kvpred.workflows.live import LiveRequest
+
+_live = partial(typer.Option, rich_help_panel="With --live")
 RunsOption = Annotated[
     list[Path] | None,
     typer.Option("--runs", help="Runs that the predictor has not seen: CSV files, or folders of them."),
@@ -32,19 +38,71 @@ def validate_command(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model, if the profile does not say.")] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="Method, if the profile does not say.")
+        str | None,
+        typer.Option("--method", help="Method, if the profile does not say; methods to measure with --live."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG figures.")
     ] = None,
     level: Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")] = 0.9,
     seed: Annotated[int, typer.Option("--seed", help="Of random rows and random sites.")] = 0,
+    live: Annotated[
+        bool,
+        _live("--live", help="Predict unseen sites, measure them on this host, and judge."),
+    ] = False,
+    sites: Annotated[int, _live("--sites", min=1, help="Sites drawn at random, for every method.")] = 12,
+    output: Annotated[Path, _live("--output", help="Folder of predictions, runs and report.")] = Path("live"),
+    weights: Annotated[
+        Path | None, _live("--weights", help="Folder or GGUF file of the model's weights.")
+    ] = None,
+    dtype: Annotated[
+        str, _live("--dtype", help="bfloat16, float16 or float32, as in calibration.")
+    ] = "bfloat16",
+    repeats: Annotated[int, _live("--repeats", min=1, help="Rounds; each visits every site.")] = 5,
+    budget: Annotated[
+        str | None, _live("--budget", help="Time such as 90s, 10m or 2h, after which no run starts.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, _live("--option", help="The engine's own KEY=VALUE; may be repeated.")
+    ] = None,
+    url: Annotated[
+        list[str] | None, _live("--url", help="Of a server, or METHOD=URL; may be repeated.")
+    ] = None,
+    served_name: Annotated[str | None, _live("--served-name", help="The model's name at the server.")] = None,
     form: FormatOption = Format.table,
 ) -> None:
-    """Hold out whole lengths and batches of a predictor's own sites, or judge it on runs it has not seen.
+    """Judge a predictor: on its own sites, held out, on runs that it has not seen, or on new ones (--live).
+
+    With --live the predictions of unseen sites are on disk before the first of them is measured; repeat an
+    interrupted call to go on. It exits with 0 if the verdict is good or usable, with 1 if it is unreliable.
 
     Example: kvpred validate --report accuracy-report
     """
+    if live:
+        if runs or profile or report or pool_labels or predictor is None:
+            raise UsageError(
+                "--live needs the --predictor that `kvpred calibrate` made, and writes its report into "
+                "--output: leave --runs, --profile, --pool-labels and --report out"
+            )
+        from kvpred.cli.measure import _pairs, _seconds
+        from kvpred.workflows.live import LiveRequest
+
+        request = LiveRequest(
+            predictor=Path(predictor),
+            n_sites=sites,
+            methods=method or "all",
+            model=model,
+            weights=weights,
+            dtype=dtype,
+            repeats=repeats,
+            level=level,
+            seed=seed,
+            urls=dict(_pairs("--url", url or (), alone="")),
+            served_name=served_name,
+            options=dict(_pairs("--option", option or ())),
+        )
+        _validate_live(request, output, budget_s=None if budget is None else _seconds(budget), form=form)
+        return
     from kvpred.reports.tables import rich_tables
     from kvpred.reports.validation import validation_record, validation_sheets, write_validation
     from kvpred.workflows.validation import validate
@@ -70,6 +128,33 @@ def validate_command(
             form,
             lambda width: rich_tables(validation_sheets(result), notes=result.notes),
         )
+
+
+def _validate_live(request: LiveRequest, output: Path, *, budget_s: float | None, form: Format) -> None:
+    from kvpred.cli.measure import _bar
+    from kvpred.reports.folder import check_report_folder
+    from kvpred.workflows.live import REPORT, validate_live
+
+    check_report_folder(output / REPORT)
+    with _bar() as measuring:
+        result = validate_live(request, output, budget_s=budget_s, progress=note, measuring=measuring)
+    show_live(result, output / REPORT, form=form)
+
+
+def show_live(result: LiveValidation, folder: Path, *, form: Format) -> None:
+    """Write a live validation's report, print it, and exit with 1 if the verdict is unreliable."""
+    from kvpred.evaluation.verdict import UNRELIABLE
+    from kvpred.reports.live import live_notes, live_record, live_sheets, sites_sheet, write_live
+    from kvpred.reports.tables import rich_tables
+
+    written = write_live(result, folder)
+    note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
+    if written.remark:
+        note(written.remark)
+    rows = sites_sheet(result.report).records() if form is Format.csv else [live_record(result)]
+    emit(rows, form, lambda width: rich_tables(live_sheets(result), notes=live_notes(result)))
+    if result.verdict.word == UNRELIABLE:
+        raise typer.Exit(1)
 
 
 def _validate_profile(

@@ -19,10 +19,11 @@ from kvpred.errors import KvpredError
 EXTRAS = {
     "train": ("sklearn", "lightgbm", "pandas", "skops"),
     "report": ("plotly", "kaleido"),
-    "profile": ("torch", "transformers", "gguf"),
+    "profile": ("torch", "transformers", "gguf", "psutil"),
     "length": ("torch", "transformers", "lightgbm"),
-    "openvino": ("openvino_genai",),
-    "llamacpp": ("xllamacpp",),
+    "openvino": ("openvino_genai", "psutil"),
+    "llamacpp": ("xllamacpp", "psutil"),
+    "openai": ("httpx", "psutil"),
     "vidur": ("vidur",),
     "ray": ("ray",),
 }

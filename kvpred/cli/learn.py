@@ -1,4 +1,4 @@
-"""``kvpred train``: measurements in, a predictor bundle out."""
+"""``kvpred train`` and ``kvpred calibrate``: measurements in, a predictor bundle out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from kvpred.cli.app import LEARN, Format, FormatOption, TpOption, app
 from kvpred.cli.output import emit, note
+from kvpred.errors import UsageError
 
 
 @app.command("train", rich_help_panel=LEARN)
@@ -70,3 +71,63 @@ def train_command(
     rows = [summarise(output)]
     columns = ("name", "model", "device", "engine", "methods", "sites", "runs", "accuracy_held_out_lengths")
     emit(rows, form, lambda width: plain_table(rows, columns, width=width))
+
+
+@app.command("calibrate", rich_help_panel=LEARN)
+def calibrate_command(
+    runs: Annotated[
+        list[Path], typer.Option("--runs", help="CSV of runs, or a folder of them; may be repeated.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the bundle to write.")],
+    profile: Annotated[
+        list[Path] | None, typer.Option("--profile", help="Operator profiles to fit on top of.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model that was measured, if the data do not say.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Device, if the data do not say.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="Engine, if the data do not say.")] = None,
+    pool_hosts: Annotated[
+        bool,
+        typer.Option("--pool-hosts", help="Take runs of several hosts or versions as repeats of one."),
+    ] = False,
+    level: Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")] = 0.9,
+    provenance: Annotated[
+        str | None, typer.Option("--provenance", help="One sentence: whose measurements these are.")
+    ] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Fit a predictor to few runs, say what it learnt, how far to trust it and what to measure next.
+
+    fp16 needs about eight sites, every other method two to four. Each site is left out once and predicted
+    from the others: their error, the repeats' noise, the width of the intervals and the sign of the speed-ups
+    give one word: good, usable or unreliable.
+
+    Example: kvpred calibrate --runs measured/runs.csv --output my-bundle
+    """
+    from dataclasses import asdict
+
+    from kvpred.predictors import bundle
+    from kvpred.reports.calibration import calibration_record, calibration_sheets, left_out_sheet
+    from kvpred.reports.tables import rich_tables
+    from kvpred.workflows.calibrating import calibrate
+    from kvpred.workflows.training import Measurements, check_bundle_folder
+
+    if not 0.5 <= level <= 0.99:
+        raise UsageError(f"level={level} must be from 0.5 to 0.99")
+    check_bundle_folder(output)
+    measured = Measurements(runs=runs, profiles=profile or (), model=model, device=device, engine=engine)
+    found = calibrate(measured, pool_hosts=pool_hosts, level=level, provenance=provenance, progress=note)
+    bundle.save(found.predictor, output)
+    if form is Format.csv:
+        emit(left_out_sheet(found.methods).records(), form, lambda width: "")
+        return
+    record = calibration_record(
+        found.methods,
+        verdict=found.verdict,
+        level=found.level,
+        next_run=asdict(found.next_run) if found.next_run is not None else None,
+        notes=found.notes,
+        bundle=str(output),
+    )
+    emit([record], form, lambda width: rich_tables(calibration_sheets(found.methods), notes=found.summary))

@@ -1,9 +1,10 @@
-"""``kvpred profile``: operator times measured on this host."""
+"""``kvpred profile`` and ``kvpred measure``: operators and whole runs, timed on this host."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from kvpred.cli.output import emit, note
 from kvpred.errors import UsageError
 
 if TYPE_CHECKING:
-    from kvpred.profiling.sweep import Progress
+    from kvpred.data.journal import Progress
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -88,6 +89,156 @@ def profile_command(
     emit(rows, form, lambda width: plain_table(rows, columns, width=width))
 
 
+@app.command("measure", rich_help_panel=MEASURE)
+def measure_command(
+    engine: Annotated[str, typer.Option("--engine", help="Engine to run; see `kvpred engines`.")],
+    method: Annotated[
+        str, typer.Option("--method", help="Methods separated by commas, or all; fp16 is always measured.")
+    ] = "all",
+    model: ModelOption = "smollm2-135m",
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Folder or GGUF file of the model's weights.")
+    ] = None,
+    bsz: Annotated[
+        str, typer.Option("--bsz", help="Sequences of a batch; several separated by commas.")
+    ] = "1,2,4,8",
+    prompt_len: Annotated[
+        str | None, typer.Option("--prompt-len", help="Tokens of each prompt; several separated by commas.")
+    ] = None,
+    output_len: Annotated[int, typer.Option("--output-len", min=1, help="Tokens of each answer.")] = 32,
+    grid: Annotated[
+        Path | None, typer.Option("--grid", help="TOML file with bsz, prompt_len, output_len and max_tokens.")
+    ] = None,
+    plan: Annotated[
+        int | None,
+        typer.Option(
+            "--plan", min=1, help="Let the predictor choose so many sites; few suffice beside fp16."
+        ),
+    ] = None,
+    predictor: Annotated[
+        Path | None, typer.Option("--predictor", help="Bundle that plans; nominal rates if not given.")
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Most tokens of a planned batch.")
+    ] = 16384,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; each visits every site.")] = 5,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:0.")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="bfloat16, float16 or float32: of weights and 16-bit caches.")
+    ] = "bfloat16",
+    url: Annotated[
+        list[str] | None,
+        typer.Option("--url", help="Of a server, or METHOD=URL for the one that runs a method; repeatable."),
+    ] = None,
+    served_name: Annotated[
+        str | None, typer.Option("--served-name", help="The model's name at the server.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="The engine's own KEY=VALUE; may be repeated.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", help="Folder of the runs.")] = Path("runs"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of random weights and prompts.")] = 0,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Time such as 90s, 10m or 2h, after which no run starts.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on with the runs that lie there, or replace them."),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs that are left; make none.")
+    ] = False,
+    form: FormatOption = Format.table,
+) -> None:
+    """Serve real batches on an engine and time prefill and decode: the runs that predictions are judged by.
+
+    Each method first proves that it took effect and serves no garbage; then they take turns at every site.
+    Every run is on disk before the next one starts: an interrupted call is repeated to go on.
+
+    Example: kvpred measure --engine openvino --method h2o,kv-int8 --plan 8 --output my-runs --dry-run
+    """
+    from kvpred.evaluation.served import served_sites
+    from kvpred.reports.lists import plain_table
+    from kvpred.workflows import measure_sites, measuring
+
+    methods = measuring.methods_of(engine, method)
+    if sum(given is not None for given in (prompt_len, grid, plan)) > 1:
+        raise UsageError("give one of --prompt-len, --grid and --plan")
+    if plan is not None:
+        from kvpred.predictors import bundle
+
+        sites = measure_sites.planned_sites(
+            methods,
+            output,
+            model=model,
+            n_sites=plan,
+            predictor=bundle.load(predictor) if predictor else None,
+            bsz=_integers("--bsz", bsz),
+            max_tokens=max_tokens,
+            output_len=output_len,
+        )
+    else:
+        asked = (
+            measure_sites.read_grid(grid)
+            if grid is not None
+            else measure_sites.MeasureGrid(
+                bsz=_integers("--bsz", bsz),
+                prompt_len=_integers("--prompt-len", prompt_len or "256,1024"),
+                output_len=output_len,
+            )
+        )
+        sites = dict.fromkeys(methods, asked.sites())
+    request = measuring.MeasureRequest(
+        engine=engine,
+        methods=sites,
+        model=model,
+        weights=weights,
+        device=device,
+        dtype=dtype,
+        repeats=repeats,
+        urls=dict(_pairs("--url", url or (), alone="")),
+        served_name=served_name,
+        options=dict(_pairs("--option", option or ())),
+        seed=seed,
+    )
+    rows: list[dict[str, Any]]
+    if dry_run:
+        left = measuring.left_to_measure(request, output)
+        rows = [{"method": m, **asdict(site), "repeat": r, "expected_s": s} for m, site, r, s in left]
+        note(f"{len(rows)} runs left, about {sum(row['expected_s'] for row in rows) / 60:.0f} minutes")
+    else:
+        budget_s = None if budget is None else _seconds(budget)
+        with _bar() as progress:
+            runs = measuring.measure(request, output, resume=resume, budget_s=budget_s, progress=progress)
+        rows = [asdict(site) for site in served_sites(runs)]
+        marked = sum(row["marked"] for row in rows)
+        if marked:
+            note(f"{marked} of {len(runs) // 2} runs are marked: the host was busy or slower than usual")
+        note(f"runs under {output}" if rows else "nothing measured: no run fits the budget")
+    columns = [name for row in rows[:1] for name in row]
+    emit(rows, form, lambda width: plain_table(rows, columns, width=width))
+
+
+def _integers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: write whole numbers separated by commas.") from None
+
+
+def _pairs(option: str, texts: Sequence[str], *, alone: str | None = None) -> Iterator[tuple[str, str]]:
+    """Split KEY=VALUE; a value alone has the key `alone`."""
+    for text in texts:
+        key, equals, value = text.partition("=")
+        # A URL may have an equals sign of its own.
+        if alone is not None and (not equals or "/" in key):
+            yield alone, text
+        elif not equals or not key:
+            raise UsageError(f"{option} {text!r}: write KEY=VALUE.")
+        else:
+            yield key.strip(), value.strip()
+
+
 def _seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
     if not match or float(match[1]) <= 0:
@@ -114,11 +265,12 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("starting", total=None, left="")
 
         def show(progress: Progress) -> None:
-            left = f"about {progress.remaining_s / 60:.1f} min left"
+            known = math.isfinite(progress.remaining_s)
+            left = f"about {progress.remaining_s / 60:.1f} min left" if known else ""
             bar.update(
                 task, completed=progress.done, total=progress.total, description=progress.text, left=left
             )
             if not console.is_terminal:
-                note(f"{progress.done + 1}/{progress.total} {progress.text}, {left}")
+                note(f"{progress.done + 1}/{progress.total} {progress.text}{left and ', '}{left}")
 
         yield show

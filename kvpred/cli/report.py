@@ -58,3 +58,45 @@ def profile_command(
         note(written.remark)
     rows = summary_sheet(views).records() if form is Format.csv else [profile_record(views)]
     emit(rows, form, lambda width: rich_tables(terminal_sheets(views), notes=views.notes))
+
+
+@report.command("throughput")
+def throughput_command(
+    runs: Annotated[
+        list[Path], typer.Option("--runs", help="Runs of one model: CSV files, or folders of them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the report to write.")] = Path(
+        "throughput-report"
+    ),
+    model: Annotated[str | None, typer.Option("--model", help="Model, if the runs do not say.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Device, if the runs do not say.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="Engine, if the runs do not say.")] = None,
+    pool_labels: Annotated[
+        bool, typer.Option("--pool-labels", help="Take a published table's model names as repeats.")
+    ] = False,
+    form: FormatOption = Format.table,
+) -> None:
+    """Draw measured runs: throughput over lengths and batch sizes, speed-ups, engines side by side.
+
+    Example: kvpred report throughput --runs openvino-runs.csv --runs transformers-runs.csv
+    """
+    from kvpred.reports.folder import check_report_folder
+    from kvpred.reports.tables import rich_tables
+    from kvpred.reports.throughput import (
+        summary_sheet,
+        terminal_sheets,
+        throughput_record,
+        write_throughput_report,
+    )
+    from kvpred.workflows.throughput import view_throughput
+
+    check_report_folder(output)
+    views = view_throughput(
+        runs, model=model, device=device, engine=engine, pool_labels=pool_labels, progress=note
+    )
+    written = write_throughput_report(views, output)
+    note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
+    if written.remark:
+        note(written.remark)
+    rows = summary_sheet(views).records() if form is Format.csv else [throughput_record(views)]
+    emit(rows, form, lambda width: rich_tables(terminal_sheets(views), notes=views.notes))

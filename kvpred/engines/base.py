@@ -105,13 +105,20 @@ class Generation:
     def tpot_s(self) -> float:
         """Seconds of a decode step while all sequences decode.
 
-        From the last first token to the earliest last one: the window's length times the batch size, over the
-        tokens that arrived in it. NaN if there is no such window, because the engine served the sequences one
-        after another or answers have a single token.
+        From the last first token to the earliest last one: the mean gap of each sequence's tokens there, and
+        the mean of these. NaN if there is no such window, because the engine served the sequences one after
+        another or answers have a single token.
         """
         begin, end = self.prefill_time_s, min(arrivals[-1] for arrivals in self.arrivals_s)
-        tokens = sum(begin < at <= end for arrivals in self.arrivals_s for at in arrivals)
-        return (end - begin) * self.bsz / tokens if tokens else float("nan")
+        if end <= begin:
+            return float("nan")
+        # Tokens of one step arrive a little after one another, and belong together.
+        slack = (end - begin) / (2 * self.output_len)
+        within = [
+            [at for at in arrivals if begin - slack <= at <= end + slack] for arrivals in self.arrivals_s
+        ]
+        gaps = [(own[-1] - own[0]) / (len(own) - 1) for own in within if len(own) > 1]
+        return sum(gaps) / len(gaps) if gaps else float("nan")
 
     @property
     def e2e_s(self) -> float:

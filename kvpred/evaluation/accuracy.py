@@ -34,14 +34,21 @@ _WORST_SHOWN = 10
 
 
 def evaluate(
-    sites: SiteTable, *, level: float = 0.9, seed: int = 0, profiles: Profiles | None = None
+    sites: SiteTable,
+    *,
+    splits: Sequence[str] = SPLITS,
+    level: float = 0.9,
+    seed: int = 0,
+    profiles: Profiles | None = None,
 ) -> AccuracyReport:
-    """Hold sites out in every way that `SPLITS` names, and judge what is predicted of them.
+    """Hold sites out in several ways, and judge what is predicted of them.
 
     Parameters
     ----------
     sites : SiteTable
         Medians of one model, device and engine.
+    splits : sequence of str
+        See `kvpred.predictors.crossval.folds`.
     level : float
         Level of the intervals, between 0 and 1.
     seed : int
@@ -58,9 +65,9 @@ def evaluate(
     table = canonical(sites)
     noise = median_noise(table)
     predictions: list[SitePrediction] = []
-    splits: list[SplitAccuracy] = []
+    judged: list[SplitAccuracy] = []
     left_out: dict[str, str] = {}
-    for split in SPLITS:
+    for split in splits:
         tested: list[_StageTest] = []
         for stage in [stage for stage in STAGES if stage in table.stage]:
             try:
@@ -72,11 +79,11 @@ def evaluate(
             except UsageError as error:
                 left_out[f"{split}, {stage}"] = str(error)
         if tested:
-            splits.append(_summary(split, tested))
+            judged.append(_summary(split, tested))
             predictions += [site for one in tested for site in one.sites]
-    if not splits:
+    if not judged:
         raise UsageError(f"too few sites to hold any out: {next(iter(left_out.values()))}")
-    return _report(table, splits, predictions, level=level, seed=seed, left_out=left_out)
+    return _report(table, judged, predictions, level=level, seed=seed, left_out=left_out)
 
 
 def judge(predictor: Predictor, sites: SiteTable, *, level: float = 0.9) -> AccuracyReport:

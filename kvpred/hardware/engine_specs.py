@@ -75,13 +75,34 @@ _SPECS = (
         source="generate() keeps one contiguous cache per layer and passes the whole prompt at once",
     ),
     EngineSpec(
+        name="transformers-eager",
+        title="Hugging Face transformers with its eager attention and kvpred's caches, decompressed",
+        block_tokens=1,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=None,
+        methods=("fp16", "kivi", "gear", "turboquant", "kv-int8", "kv-int4", "kv-fp8"),
+        extra="profile",
+        source="as transformers; eager attention hands a cache no queries, which evicting methods need",
+    ),
+    EngineSpec(
+        name="transformers-paged",
+        title="Hugging Face transformers with continuous batching",
+        block_tokens=256,
+        reserve_bytes=DEFAULT_RESERVE_BYTES,
+        prefill_tokens=None,
+        methods=("fp16",),
+        extra="profile",
+        source="transformers 5.23 ContinuousBatchingConfig.page_size=256; kvpred sets max_batch_tokens so "
+        "that the prompts of a batch pass at once",
+    ),
+    EngineSpec(
         name="openvino",
         title="OpenVINO GenAI ContinuousBatchingPipeline (CPU)",
         block_tokens=32,
         reserve_bytes=DEFAULT_RESERVE_BYTES,
         prefill_tokens=None,
         methods=("fp16", "kv-int8", "kv-int4", "h2o", "snapkv"),
-        extra=None,
+        extra="openvino",
         source="openvino-genai 2026.4: CPU pages of 32 tokens; KV_CACHE_PRECISION u8 and u4; "
         "CacheEvictionConfig with SUM scores (h2o) and snapkv_window_size",
     ),
@@ -92,7 +113,7 @@ _SPECS = (
         reserve_bytes=DEFAULT_RESERVE_BYTES,
         prefill_tokens=2048,
         methods=("fp16", "kv-int8", "kv-int4"),
-        extra=None,
+        extra="llamacpp",
         source="llama.cpp: cache_type_k/v f16, q8_0 and q4_0; logical batch n_batch=2048 by default",
     ),
     EngineSpec(
@@ -124,7 +145,7 @@ _SPECS = (
         reserve_bytes=DEFAULT_RESERVE_BYTES,
         prefill_tokens=None,
         methods=_ALL_METHODS,
-        extra=None,
+        extra="openai",
         source="the server decides; no paging assumed",
     ),
 )

@@ -150,7 +150,8 @@ def _load_profiles(root: Path, saved: dict[str, Any]) -> Profiles:
 def _stage_to_json(stage: StageCalibration) -> dict[str, Any]:
     fits = stage.fits
     return {
-        "form": {"stage": fits.form.stage, "overlap": fits.form.overlap, "hinge": fits.form.hinge},
+        "form": {"stage": fits.form.stage, "overlap": fits.form.overlap, "hinge": fits.form.hinge}
+        | ({"crowded": True} if fits.form.crowded else {}),
         "methods": {
             name: {
                 "coef": fit.coef.tolist(),

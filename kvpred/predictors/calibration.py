@@ -153,6 +153,7 @@ def fit_stage_methods(
     *,
     train: NDArray[np.bool_] | None = None,
     profiles: ProfileSource | None = None,
+    form: StageForm | None = None,
 ) -> StageFits:
     """Choose the form of a stage and fit every method of a table.
 
@@ -166,6 +167,8 @@ def fit_stage_methods(
     profiles : mapping of str to DeviceTimes, or callable, optional
         Profiled operators by full method string, fp16's among them; methods without their own take fp16's.
         Where they were timed at the table's own sites: a function that fits them to the sites of `train`.
+    form : StageForm, optional
+        Known already; chosen if not given.
 
     Raises
     ------
@@ -182,12 +185,16 @@ def fit_stage_methods(
     if callable(profiles):
         profiles = profiles(table if train is None else table.select(train))
     profiles = profiles or {}
-    form = choose_form(stage, list(groups.values()), profile=profiles.get(BASELINE))
+    noise = _site_noise(table, rows)
+    if form is None:
+        form = choose_form(stage, list(groups.values()), profile=profiles.get(BASELINE), noise=noise)
     prior = _sum_of_operators(form, groups[BASELINE]) if in_place else None
     baseline = fit_stage(form, groups[BASELINE], prior=prior)
     own = {name: replace(form, profile=profiles.get(name, form.profile)) for name in methods}
     fits = {
-        name: baseline if name == BASELINE else fit_stage(own[name], groups[name], prior=baseline)
+        name: baseline
+        if name == BASELINE
+        else fit_stage(own[name], groups[name], prior=baseline, noise=noise)
         for name in methods
     }
     return StageFits(
@@ -227,6 +234,15 @@ def _site_errors(fits: Mapping[str, StageFit], groups: Mapping[str, StageSites])
         for name in groups
     }
     return {name: max(float(np.sqrt(variance)), _LEAST_ERROR) for name, variance in steadied.items()}
+
+
+def _site_noise(table: SiteTable, rows: NDArray[np.bool_]) -> float:
+    """Return what a site's median is expected to be off by: its repeats' spread, and no less than usual."""
+    repeated = rows & (table.count > 1)
+    if not repeated.any():
+        return SITE_NOISE
+    variance = np.average(table.spread[repeated] ** 2, weights=(table.count - 1)[repeated])
+    return max(SITE_NOISE, float(np.sqrt(variance * np.mean(1.0 / table.count[rows]))))
 
 
 def _run_noise(table: SiteTable, rows: NDArray[np.bool_], method: str) -> float:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
 from kvpred.predictors.calibration import ProfileSource, fit_stage_methods, predict_sites
-from kvpred.predictors.greybox import Array
+from kvpred.predictors.greybox import Array, StageForm
 
 Mask = NDArray[np.bool_]
 # What the published A6000 runs show of prefill, the larger of the two stages' (rounded).
 ASSUMED_GROWTH = 0.35
 SPLITS = ("lengths", "batches", "largest batch", "random rows")
+# For few sites, scattered so that whole lengths and batches cannot be spared.
+SITE_BY_SITE = "sites"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def folds(table: SiteTable, split: str, *, seed: int = 0) -> Iterator[tuple[Mask
     split : str
         ``lengths``: each prompt length once, at every batch size. ``batches``: each batch size once.
         ``largest batch``: each stage's largest, from all smaller ones. ``random rows``: five random fifths,
-        which leaves neighbours of every site in the training set: for comparison only.
+        which leaves neighbours of every site in the training set: for comparison only. ``sites``: each
+        batch size and prompt length of each method once.
     """
     everything = np.ones(len(table), dtype=bool)
     if split == "random rows":
@@ -62,6 +65,11 @@ def folds(table: SiteTable, split: str, *, seed: int = 0) -> Iterator[tuple[Mask
     elif split == "largest batch":
         largest = {stage: table.bsz[table.stage == stage].max() for stage in np.unique(table.stage)}
         groups = [table.bsz == np.array([largest[stage] for stage in table.stage])]
+    elif split == SITE_BY_SITE:
+        _, method = np.unique(table.method, return_inverse=True)
+        columns = np.stack([method, table.bsz, table.prompt_len])
+        places, place = np.unique(columns, axis=1, return_inverse=True)
+        groups = [place == k for k in range(places.shape[1])]
     else:
         axis = table.prompt_len if split == "lengths" else table.bsz
         groups = [axis == value for value in np.unique(axis)]
@@ -75,7 +83,8 @@ def hold_out(
     """Predict every site of a stage from folds that do not contain it.
 
     The form is chosen and every coefficient fitted inside each training fold. A fold that leaves fp16 fewer
-    sites than terms is passed over.
+    sites than terms is passed over. Single sites are left out of the coefficients alone: of so few, the one
+    that shows a term may be the only one.
 
     Raises
     ------
@@ -83,9 +92,10 @@ def hold_out(
         If that leaves no fold.
     """
     parts: list[tuple[NDArray[Any], ...]] = []
+    form = _form_of_all(table, stage, profiles) if split == SITE_BY_SITE else None
     for number, (train, group) in enumerate(folds(table, split, seed=seed)):
         test = group & (table.stage == stage)
-        judged = _judge(table, stage, train=train, test=test, profiles=profiles)
+        judged = _judge(table, stage, train=train, test=test, profiles=profiles, form=form)
         if judged:
             parts.append((np.flatnonzero(test), np.full(len(judged[0]), number), *judged))
     if not parts:
@@ -93,14 +103,25 @@ def hold_out(
     return HeldOut(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
+def _form_of_all(table: SiteTable, stage: str, profiles: ProfileSource | None) -> StageForm | None:
+    """Return the form that all sites ask for; None where profiles depend on the sites."""
+    return None if callable(profiles) else fit_stage_methods(table, stage, profiles=profiles).form
+
+
 def _judge(
-    table: SiteTable, stage: str, *, train: Mask, test: Mask, profiles: ProfileSource | None
+    table: SiteTable,
+    stage: str,
+    *,
+    train: Mask,
+    test: Mask,
+    profiles: ProfileSource | None,
+    form: StageForm | None = None,
 ) -> tuple[Array, Array, Array] | None:
     """Return times, errors and scores of the test rows as `HeldOut` has them; None if they cannot be had."""
     if not test.any():
         return None
     try:
-        fits = fit_stage_methods(table, stage, train=train, profiles=profiles)
+        fits = fit_stage_methods(table, stage, train=train, profiles=profiles, form=form)
     except UsageError:
         return None
     time_s, error = predict_sites(fits, table, test)

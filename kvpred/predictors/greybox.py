@@ -3,7 +3,8 @@
 ``time = (fixed^p + (sum_k coef_k * term_k)^p)^(1/p)`` with non-negative coefficients in seconds, where
 
 - decode: terms ``bsz`` and ``bsz * attended`` (tokens of KV cache that the step reads), and, where the runs
-  ask for it, a hinge ``max(bsz - h, 0)``;
+  ask for it, a hinge ``max(bsz - h, 0)``, or a second ``bsz * attended`` of batches of more than one sequence
+  (a kernel that reads one long cache is not the one that reads many);
 - prefill: terms ``bsz * prompt_len`` (linear layers) and ``bsz * prompt_len^2`` (attention).
 
 Where a profile of operators is at hand, its times take the place of the device terms: the sum of all shared
@@ -41,6 +42,10 @@ PRIOR_STRENGTH = (SITE_NOISE / PRIOR_SPREAD) ** 2
 _MAX_ITERATIONS = 200
 # Burnham and Anderson, Model Selection (2002), section 2.6: a difference of 4 to 7 is considerable support.
 _EVIDENCE = 4.0
+# Multipliers within 50 %, or within 150 %, of one, in units of PRIOR_SPREAD.
+_UPKEEP, _OTHER_KERNEL = 0.5 / PRIOR_SPREAD, 1.5 / PRIOR_SPREAD
+# Kass and Raftery, JASA 90, 773 (1995): a log Bayes factor beyond 5 is very strong evidence.
+_KIND_EVIDENCE = 5.0
 
 
 class DeviceTimes(Protocol):
@@ -65,6 +70,8 @@ class StageForm:
         The exponent p.
     hinge : int or None
         Batch size above which decode steps take an extra cost per sequence.
+    crowded : bool
+        Whether a cached token costs more where a decode step reads the caches of several sequences.
     profile : DeviceTimes or None
         Profiled operators in place of the polynomial terms.
     """
@@ -73,6 +80,7 @@ class StageForm:
     overlap: float = 1.0
     hinge: int | None = None
     profile: DeviceTimes | None = None
+    crowded: bool = False
 
     def terms(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
         """Return the terms, shape (n, n_terms), of batches of ``bsz`` sequences.
@@ -90,7 +98,21 @@ class StageForm:
             columns = [one, batch, batch * tokens]
             if self.hinge is not None:
                 columns.append(np.maximum(batch - self.hinge, 0.0))
+            if self.crowded:
+                columns.append(np.where(batch > 1, batch * tokens, 0.0))
         return np.stack(columns, axis=-1)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """Return what each term counts, in words."""
+        if self.profile is not None:
+            return ("fixed", "shared operators", "attention")
+        if self.stage == "prefill":
+            return ("fixed", "per token", "per pair of tokens")
+        names: tuple[str, ...] = ("fixed", "per sequence", "per attended token")
+        if self.hinge is not None:
+            names += (f"per sequence beyond {self.hinge}",)
+        return (*names, "per attended token, batch > 1") if self.crowded else names
 
     def times(self, terms: Array, coef: Array) -> Array:
         """Return the time in seconds of each row of terms."""
@@ -126,11 +148,14 @@ class StageFit:
         Seconds per unit of each term.
     covariance : array, shape (n_terms, n_terms)
         Of the coefficients, per unit of relative site noise squared.
+    surprise : float
+        What the covariance was multiplied by because the sites contradict the prior.
     """
 
     form: StageForm
     coef: Array
     covariance: Array
+    surprise: float = 1.0
 
     def times(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
         """Return times in seconds."""
@@ -144,10 +169,18 @@ class StageFit:
 
     def leverage(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
         """Return the relative variance of the predicted time per unit of site noise squared."""
-        terms = self.form.terms(bsz=bsz, length=length)
-        relative = self.form.slopes(terms, self.coef) / self.form.times(terms, self.coef)[..., None]
+        relative = self._relative_slopes(bsz=bsz, length=length)
         variance: Array = np.einsum("...i,ij,...j->...", relative, self.covariance, relative)
         return variance
+
+    def prediction_covariance(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
+        """Return how the predictions of sites err together, shape (n, n), with `leverage` on its diagonal."""
+        relative = self._relative_slopes(bsz=bsz, length=length)
+        return np.asarray(relative @ self.covariance @ relative.T)
+
+    def _relative_slopes(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
+        terms = self.form.terms(bsz=bsz, length=length)
+        return self.form.slopes(terms, self.coef) / self.form.times(terms, self.coef)[..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +206,15 @@ class StageSites:
         return StageSites(self.bsz[mask], self.length[mask], self.time_s[mask])
 
 
-def fit_stage(form: StageForm, sites: StageSites, *, prior: StageFit | None = None) -> StageFit:
+def fit_stage(
+    form: StageForm, sites: StageSites, *, prior: StageFit | None = None, noise: float = SITE_NOISE
+) -> StageFit:
     """Fit one stage of one method to the times of its sites.
 
     Least squares of the relative error with coefficients of at least zero; with a prior, each coefficient is
-    pulled toward the prior's by a ridge on its multiplier (`PRIOR_STRENGTH`). A coefficient that is zero in
-    the prior, or next to it, may grow by what the prior's own data could hide: its standard error there.
+    pulled toward the prior's by a ridge on its multiplier: `noise` over `PRIOR_SPREAD`, or over more where
+    the sites are very strong evidence of a method of another kind. A coefficient that is zero in the prior,
+    or next to it, may grow by what the prior's own data could hide: its standard error there.
 
     Parameters
     ----------
@@ -187,6 +223,8 @@ def fit_stage(form: StageForm, sites: StageSites, *, prior: StageFit | None = No
         May be empty where there is a prior.
     prior : StageFit, optional
         fp16's fit of the same form.
+    noise : float
+        Relative noise of a site's median, lack of fit included.
 
     Raises
     ------
@@ -197,28 +235,28 @@ def fit_stage(form: StageForm, sites: StageSites, *, prior: StageFit | None = No
     n_sites, n_terms = terms.shape
     if prior is None and n_sites < n_terms:
         raise UsageError(f"fp16 has {n_sites} sites of {form.stage}; at least {n_terms} are needed to fit it")
-    scale = _prior_scale(prior) if prior is not None else np.zeros(n_terms)
-    pull = np.sqrt(PRIOR_STRENGTH) * np.diag(1.0 / scale) if prior is not None else np.zeros((0, n_terms))
+    scale = _prior_scale(prior, sites, noise) if prior is not None else np.zeros(n_terms)
+    pull = noise / PRIOR_SPREAD * np.diag(1.0 / scale) if prior is not None else np.zeros((0, n_terms))
     target = np.concatenate([np.ones(n_sites), pull @ prior.coef if prior is not None else np.zeros(0)])
     coef = prior.coef if prior is not None else _first_guess(terms, time_s)
     if n_sites:
         coef = _solve(form, terms, time_s, pull=pull, target=target, start=coef)
     design = np.concatenate([form.slopes(terms, coef) / time_s[:, None], pull])
     covariance = np.linalg.pinv(design.T @ design, rcond=1e-14, hermitian=True)
-    surprise = _surprise(prior, scale, sites) if prior is not None and n_sites else 1.0
-    return StageFit(form, coef, covariance * surprise)
+    surprise = _surprise(prior, scale, sites, noise) if prior is not None and n_sites else 1.0
+    return StageFit(form, coef, covariance * surprise, surprise)
 
 
-def _surprise(prior: StageFit, scale: Array, sites: StageSites) -> float:
+def _surprise(prior: StageFit, scale: Array, sites: StageSites, noise: float) -> float:
     """Return by how much the sites contradict the spread that the prior allows, at least 1.
 
     A method whose sites lie far outside is of another kind than the prior expects, so its other coefficients
     are as uncertain: the mean square of the residuals over their expected size, as in a Birge ratio (Birge,
     Phys. Rev. 40, 207, 1932).
     """
-    spread = StageFit(prior.form, prior.coef, np.diag(scale**2) / PRIOR_STRENGTH)
+    spread = StageFit(prior.form, prior.coef, np.diag((scale * PRIOR_SPREAD / noise) ** 2))
     at = {"bsz": sites.bsz, "length": sites.length}
-    expected = SITE_NOISE**2 * (1.0 + spread.leverage(**at))
+    expected = noise**2 * (1.0 + spread.leverage(**at))
     return max(1.0, float(np.mean(np.log(sites.time_s / prior.times(**at)) ** 2 / expected)))
 
 
@@ -238,10 +276,43 @@ def _solve(
     return coef
 
 
-def _prior_scale(prior: StageFit) -> Array:
-    """Return how far each coefficient may wander from the prior: its size there, or its standard error."""
-    hidden = SITE_NOISE * np.sqrt(np.diag(prior.covariance))
-    return np.maximum(prior.coef, np.maximum(hidden, 1e-15))
+def _prior_scale(prior: StageFit, sites: StageSites, noise: float) -> Array:
+    """Return how far each coefficient may wander from the prior: its size there, or its standard error.
+
+    In units of `PRIOR_SPREAD`, widened where the sites clearly belong to a method of another kind.
+    """
+    hidden = noise * np.sqrt(np.diag(prior.covariance))
+    scale = np.maximum(prior.coef, np.maximum(hidden, 1e-15))
+    if not len(sites.bsz):
+        return scale
+    kinds = _kinds(len(scale))
+    evidence = [_log_evidence(prior, scale * kind, sites, noise) for kind in kinds]
+    evidence[0] += _KIND_EVIDENCE
+    return scale * kinds[int(np.argmax(evidence))]
+
+
+def _kinds(n_terms: int) -> list[Array]:
+    """Return how much wider than usual coefficients may wander: as for a method like fp16, and for others.
+
+    Another kernel for attention alone; a method with upkeep in every term; one that shares little with fp16.
+    """
+    attention = np.ones(n_terms)
+    attention[ATTENTION] = _OTHER_KERNEL
+    return [np.ones(n_terms), attention, np.full(n_terms, _UPKEEP), np.full(n_terms, _OTHER_KERNEL)]
+
+
+def _log_evidence(prior: StageFit, scale: Array, sites: StageSites, noise: float) -> float:
+    """Return the log probability of the sites where coefficients wander so far, up to a constant.
+
+    The evidence of a linear model with normal errors (MacKay, Neural Computation 4, 415, 1992).
+    """
+    terms = prior.form.terms(bsz=sites.bsz, length=sites.length)
+    slopes = prior.form.slopes(terms, prior.coef) / sites.time_s[:, None]
+    residual = 1.0 - slopes @ prior.coef
+    covariance = np.diag((scale * PRIOR_SPREAD) ** 2) + noise**2 * prior.covariance
+    expected = noise**2 * np.eye(len(residual)) + slopes @ covariance @ slopes.T
+    _, log_size = np.linalg.slogdet(expected)
+    return float(-0.5 * (residual @ np.linalg.solve(expected, residual) + log_size))
 
 
 def _first_guess(terms: Array, time_s: Array) -> Array:
@@ -255,17 +326,26 @@ def candidate_forms(stage: str, bsz: Array, *, profile: DeviceTimes | None = Non
     """Return the forms worth trying, the default first.
 
     By default prefill overlaps (launches run ahead of the device) and decode does not (a step waits for the
-    token that the last one sampled). The others: the opposite, and for decode a hinge at an inner batch size.
+    token that the last one sampled). The others: the opposite, and for decode a hinge at an inner batch size
+    or, where single sequences were measured, crowded reading.
     Operators that were timed in place have whatever overlaps in their own times, and add up.
     """
     in_place = profile is not None and profile.cold
     default = 2.0 if stage == "prefill" and not in_place else 1.0
     inner = sorted({int(size) for size in bsz})[1:-1] if stage == "decode" and profile is None else []
     forms = [StageForm(stage, overlap, hinge, profile) for overlap in OVERLAPS for hinge in (None, *inner)]
-    return sorted(forms, key=lambda form: (form.overlap != default, form.hinge is not None))
+    if inner and min(bsz) == 1:
+        forms += [StageForm(stage, overlap, crowded=True) for overlap in OVERLAPS]
+    return sorted(forms, key=lambda form: (form.overlap != default, form.hinge is not None or form.crowded))
 
 
-def choose_form(stage: str, groups: Sequence[StageSites], *, profile: DeviceTimes | None = None) -> StageForm:
+def choose_form(
+    stage: str,
+    groups: Sequence[StageSites],
+    *,
+    profile: DeviceTimes | None = None,
+    noise: float = SITE_NOISE,
+) -> StageForm:
     """Return the default form, or the one that the sites prefer by a clear margin of Akaike's criterion.
 
     Parameters
@@ -276,6 +356,8 @@ def choose_form(stage: str, groups: Sequence[StageSites], *, profile: DeviceTime
         training sites belong here; the choice is made anew inside each fold.
     profile : DeviceTimes, optional
         fp16's profiled operators; then only fp16's sites have a say.
+    noise : float
+        As in `fit_stage`.
     """
     forms = candidate_forms(stage, groups[0].bsz, profile=profile)
     groups = groups if profile is None else groups[:1]
@@ -283,19 +365,30 @@ def choose_form(stage: str, groups: Sequence[StageSites], *, profile: DeviceTime
     for form in forms:
         if len(groups[0].bsz) < 2 + form.terms(bsz=1, length=1).size:
             continue
-        criterion = _akaike(form, groups) + (_EVIDENCE if form is not forms[0] else 0.0)
+        criterion = _akaike(form, groups, noise) + (_EVIDENCE if form is not forms[0] else 0.0)
         if criterion < least:
             best, least = form, criterion
     return best
 
 
-def _akaike(form: StageForm, groups: Sequence[StageSites]) -> float:
+def _akaike(form: StageForm, groups: Sequence[StageSites], noise: float) -> float:
     baseline = fit_stage(form, groups[0])
-    fits = [baseline, *(fit_stage(form, sites, prior=baseline) for sites in groups[1:])]
+    fits = [baseline, *(fit_stage(form, sites, prior=baseline, noise=noise) for sites in groups[1:])]
     squares = [
         (fit.times(bsz=g.bsz, length=g.length) / g.time_s - 1) ** 2
         for fit, g in zip(fits, groups, strict=True)
     ]
     mean = float(np.mean(np.concatenate(squares)))
     n_sites = sum(len(sites.bsz) for sites in groups)
-    return n_sites * float(np.log(mean + 1e-12)) + 2.0 * sum(np.count_nonzero(fit.coef) for fit in fits)
+    free = [np.count_nonzero(baseline.coef)]
+    free += [_freedom(fit, sites) for fit, sites in zip(fits[1:], groups[1:], strict=True)]
+    return n_sites * float(np.log(mean + 1e-12)) + 2.0 * float(sum(free))
+
+
+def _freedom(fit: StageFit, sites: StageSites) -> float:
+    """Return how many coefficients the sites decide, rather than what they are pulled toward.
+
+    The trace of the matrix that turns measured into fitted times (Hastie and Tibshirani, 1990, section 3.5).
+    """
+    decided = float(np.sum(fit.leverage(bsz=sites.bsz, length=sites.length))) / fit.surprise
+    return min(decided, float(np.count_nonzero(fit.coef)))

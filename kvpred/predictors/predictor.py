@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -22,6 +22,7 @@ from kvpred.predictors.calibration import (
 )
 from kvpred.predictors.crossval import (
     ASSUMED_GROWTH,
+    SITE_BY_SITE,
     SPLITS,
     HeldOut,
     conformal_quantile,
@@ -31,6 +32,9 @@ from kvpred.predictors.crossval import (
 from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import STAGES, Array
 from kvpred.predictors.scaling import Place
+
+# Splits whose scores make the intervals.
+_SCORED = (SITE_BY_SITE, "lengths", "batches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ def fit_predictor(
     engine: str,
     provenance: str,
     profiles: ProfileSource | None = None,
+    splits: Sequence[str] = SPLITS,
     assess: bool = True,
 ) -> Predictor:
     """Fit a predictor to measured sites of one model, device and engine.
@@ -146,6 +151,8 @@ def fit_predictor(
     profiles : mapping of str to DeviceTimes, or callable, optional
         Profiled operators, or what fits them to sites (see `fit_stage_methods`); the runs then fit the
         overhead and the operators' efficiencies.
+    splits : sequence of str
+        Ways to hold sites out, see `kvpred.predictors.crossval.folds`.
     assess : bool
         Hold sites out to measure accuracy and intervals; without, the result states neither.
 
@@ -161,17 +168,19 @@ def fit_predictor(
         if stage not in table.stage:
             raise UsageError(f"there are no {stage} runs; a predictor needs both stages")
         fits = fit_stage_methods(table, stage, profiles=profiles)
-        held = _hold_out(table, stage, profiles) if assess else {}
+        held = _hold_out(table, stage, splits if assess else (), profiles)
         stages[stage] = _calibrate(table, stage, fits, held, profiles)
         for split, result in held.items():
             accuracy.setdefault(split, {}).update(_accuracy(table, stage, result))
     return Predictor(place, engine, stages, table, provenance, accuracy)
 
 
-def _hold_out(table: SiteTable, stage: str, profiles: ProfileSource | None) -> dict[str, HeldOut]:
+def _hold_out(
+    table: SiteTable, stage: str, splits: Sequence[str], profiles: ProfileSource | None
+) -> dict[str, HeldOut]:
     """Return the held-out predictions of every split that the sites suffice for."""
     held = {}
-    for split in SPLITS:
+    for split in splits:
         with suppress(UsageError):
             held[split] = hold_out(table, stage, split, profiles=profiles)
     return held
@@ -186,7 +195,7 @@ def _calibrate(
 ) -> StageCalibration:
     rows = table.stage == stage
     length = table.prompt_len if stage == "prefill" else table.kv_len
-    scores = [held[split].score for split in ("lengths", "batches") if split in held]
+    scores = [held[split].score for split in _SCORED if split in held]
     return StageCalibration(
         fits,
         Domain.of(bsz=table.bsz[rows], length=length[rows]),

@@ -150,7 +150,8 @@ def transfer(fits: StageFits, origin: Place, target: Place) -> StageFits:
     else:
         reads = target.weights_s / origin.weights_s
         shared = linear if fits.form.profile is None else reads
-        ratios = np.array([layers, shared, target.kv_token_s / origin.kv_token_s, linear])
+        cached = target.kv_token_s / origin.kv_token_s
+        ratios = np.array([layers, shared, cached, cached if fits.form.crowded else linear])
 
     def scaled(fit: StageFit) -> StageFit:
         ratio = ratios[: len(fit.coef)]

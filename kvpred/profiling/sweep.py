@@ -21,6 +21,7 @@ import transformers
 from kvpred._version import __version__
 from kvpred.caches.cache import check_model
 from kvpred.data.files import remove_drafts
+from kvpred.data.journal import FILE, Journal, Progress
 from kvpred.data.profiles import Manifest
 from kvpred.data.store import COMPUTE, write_profile
 from kvpred.errors import UsageError
@@ -29,7 +30,6 @@ from kvpred.models import ModelSpec
 from kvpred.profiling.clocks import clock_of
 from kvpred.profiling.expectation import expected_s, needed_bytes
 from kvpred.profiling.grid import Grid, Site, spread
-from kvpred.data.journal import FILE, Journal, Progress
 from kvpred.profiling.reference import Reference
 from kvpred.profiling.stack import Stack
 from kvpred.profiling.tables import Point, make_profile

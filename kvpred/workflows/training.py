@@ -82,7 +82,7 @@ def train(
     )
     if not measured.runs:
         return _from_profiles(profiles, measured, regressor, provenance, progress)
-    runs = _read_runs(measured)
+    runs = read_runs_of_baseline(measured)
     first = runs[0]
     with blamed_on(measured.runs):
         sites = pool_sites(runs)
@@ -91,13 +91,13 @@ def train(
     progress(f"{len(runs)} runs at {len(sites)} sites; fitting and holding sites out")
     if moved := int(sites.moved.sum()):
         progress(f"{moved} decode runs labelled 65 tokens longer were taken for their nominal length")
-    steps = _steps(profiles, place, regressor)
+    steps = profiled_operators(profiles, place, regressor)
     with blamed_on(measured.runs):
         predictor = fit_predictor(
             sites,
             place=place,
             engine=first.engine,
-            provenance=provenance or _provenance(place, measured, f"{len(runs)} runs under {first.engine}"),
+            provenance=provenance or provenance_of(place, measured, f"{len(runs)} runs under {first.engine}"),
             profiles=steps,
         )
     if label is None:
@@ -147,7 +147,7 @@ def _from_profiles(
         place=place,
         engine=measured.engine or DEFAULT_ENGINE,
         provenance=provenance
-        or _provenance(place, measured, f"operator profiles of {len(profiles)} methods"),
+        or provenance_of(place, measured, f"operator profiles of {len(profiles)} methods"),
         kind=regressor,
     )
 
@@ -179,14 +179,21 @@ def _from_steps(
             place=place,
             engine=engine,
             provenance=provenance
-            or _provenance(
+            or provenance_of(
                 place, measured, f"steps of {len(profiles)} methods and their operators under {engine}"
             ),
             kind=regressor,
         )
 
 
-def _steps(profiles: Sequence[Profile], place: Place, regressor: str) -> Profiles:
+def profiled_operators(profiles: Sequence[Profile], place: Place, regressor: str) -> Profiles:
+    """Fit the profiles' operators for the place that the runs are of; none without profiles.
+
+    Raises
+    ------
+    DataError
+        If the profiles are of another model or device.
+    """
     if not profiles:
         return {}
     from kvpred.predictors.profiled import profiled_steps
@@ -206,7 +213,14 @@ def _place(profiles: Sequence[Profile], tp: int) -> Place:
     return places.pop()
 
 
-def _read_runs(measured: Measurements) -> list[Run]:
+def read_runs_of_baseline(measured: Measurements) -> list[Run]:
+    """Read the runs.
+
+    Raises
+    ------
+    DataError
+        If a file is wrong, or none of the runs is of fp16.
+    """
     runs = read_measured_runs(
         measured.runs,
         model=measured.model,
@@ -220,6 +234,7 @@ def _read_runs(measured: Measurements) -> list[Run]:
     return runs
 
 
-def _provenance(place: Place, measured: Measurements, what: str) -> str:
+def provenance_of(place: Place, measured: Measurements, what: str) -> str:
+    """Return a sentence on which files hold what was measured of which place."""
     names = ", ".join(path.name for path in (*measured.runs, *measured.profiles))
     return f"{what} of {place.model.name} on {place.device.title} ({names})"

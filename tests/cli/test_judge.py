@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests import in_place
+from tests.host_bundle import write_host_bundle, write_weights
 
 Cli = Callable[..., Any]
 RunsText = Callable[..., str]
@@ -123,6 +124,44 @@ def test_several_profiles_without_steps_are_judged_one_by_one(cli: Cli, store: P
 def test_options_out_of_range_are_refused(cli: Cli, options: tuple[object, ...]) -> None:
     answer = cli("validate", *options)
     assert (answer.code, answer.out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--predictor", "b", "--runs", "r"), ("--predictor", "b", "--report", "r"), ("--sites", 0)],
+)
+def test_live_validation_takes_a_predictor_and_no_other_measurements(
+    cli: Cli, options: tuple[object, ...]
+) -> None:
+    answer = cli("validate", "--live", *options)
+    assert (answer.code, answer.out) == (2, "")
+
+
+def test_a_predictor_of_another_place_is_not_judged_live(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    answer = cli("validate", "--live", "--predictor", trained, "--output", tmp_path / "live")
+    assert (answer.code, answer.out) == (2, "")
+    assert "not started by kvpred" in answer.err
+    assert not (tmp_path / "live").exists()
+
+
+@pytest.mark.slow
+def test_live_validation_says_by_its_exit_code_that_predictions_are_worthless(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("BROWSER_PATH", "/nonexistent/chrome")
+    bundle, config = write_host_bundle(tmp_path)
+    asked = [
+        *("validate", "--live", "--predictor", bundle, "--model", config, "--weights", write_weights(config)),
+        *("--sites", 2, "--repeats", 1, "--dtype", "float32", "--output", tmp_path / "live"),
+    ]
+    answer = cli(*asked, "--format", "json")
+    (record,) = answer.objects
+    assert (answer.code, record["verdict"]) == (1, "unreliable")
+    assert {"predictions.json", "measured", "report"} == {path.name for path in (tmp_path / "live").iterdir()}
+    assert {"report.html", "sites.csv"} <= {path.name for path in (tmp_path / "live" / "report").iterdir()}
+    rows = cli(*asked, "--format", "csv").rows
+    assert [float(row["measured_s"]) for row in rows] == [site["measured_s"] for site in record["sites"]]
 
 
 def test_an_audit_of_honest_profiles_finds_no_copy(cli: Cli, store: Path) -> None:

@@ -94,3 +94,74 @@ def test_the_published_runs_give_the_packaged_bundles_figures(
     (packaged,) = cli("predictors", "--format", "json").objects
     for field in ("sites", "runs", "method_params", "accuracy_held_out_lengths"):
         assert trained[field] == packaged[field]
+
+
+# Calibrating
+
+
+@pytest.fixture
+def few(runs_text: RunsText, tmp_path: Path) -> Path:
+    """Eight sites of fp16, four of every other method."""
+    fp16 = {(1, 256), (1, 4096), (2, 256), (2, 2048), (4, 1024), (4, 4096), (8, 256), (8, 2048)}
+    others = {(1, 2048), (2, 4096), (8, 256), (8, 1024)}
+    path = tmp_path / "few.csv"
+    path.write_text(runs_text(sites={"fp16": fp16, "kivi": others, "h2o": others}))
+    return path
+
+
+def test_calibrate_says_what_it_learnt_and_writes_a_bundle(cli: Cli, few: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    answer = cli("calibrate", "--runs", few, "--output", bundle, "--format", "json")
+    (found,) = answer.objects
+    assert found["verdict"] in ("good", "usable")
+    assert [one["method"].partition(":")[0] for one in found["methods"]] == ["fp16", "h2o", "kivi"]
+    decode = found["methods"][2]["stages"][1]
+    assert decode["accuracy"] > 0.93
+    assert {"name", "seconds", "multiplier", "multiplier_error"} <= set(decode["terms"][0])
+    assert set(found["next_run"]) == {"method", "bsz", "prompt_len", "output_len"}
+    row = _tpot(cli, bundle, "kivi")
+    assert row["basis"] == "calibrated"
+    assert row["tpot_s"] == pytest.approx(0.95 * (0.034 + 2e-4 * 4 + 8.3e-7 * 4 * 1024), rel=0.05)
+
+
+def test_calibrate_shows_terms_errors_verdicts_and_the_next_run(cli: Cli, few: Path, tmp_path: Path) -> None:
+    answer = cli("calibrate", "--runs", few, "--output", tmp_path / "bundle")
+    assert answer.code == 0
+    for heading in ("Times fp16's", "Each site left out once", "Verdicts", "Verdict: ", "would help most"):
+        assert heading in answer.out
+    assert answer.err == "kvpred: 64 runs at 32 sites; fitting, and leaving each site out in turn\n"
+
+
+def test_calibrate_as_csv_is_the_left_out_sites(cli: Cli, few: Path, tmp_path: Path) -> None:
+    rows = cli("calibrate", "--runs", few, "--output", tmp_path / "bundle", "--format", "csv").rows
+    assert [(row["stage"], row["n_sites"]) for row in rows] == 1 * [("prefill", "8"), ("decode", "8")] + 2 * [
+        ("prefill", "4"),
+        ("decode", "4"),
+    ]
+
+
+def test_calibrating_twice_gives_the_same_bytes(cli: Cli, few: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert cli("calibrate", "--runs", few, "--output", tmp_path / name).code == 0
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_calibrate_on_top_of_a_profile(cli: Cli, store: Path, few: Path, tmp_path: Path) -> None:
+    answer = cli(
+        "calibrate", "--runs", few, "--profile", store, "--output", tmp_path / "b", "--format", "json"
+    )
+    (found,) = answer.objects
+    terms = [term["name"] for term in found["methods"][0]["stages"][1]["terms"]]
+    assert terms == ["fixed", "shared operators", "attention"]
+
+
+def test_calibrating_on_one_site_says_what_is_missing(cli: Cli, runs_text: RunsText, tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text(runs_text(sites={"fp16": {(4, 1024)}}, factors={"fp16": 1.0}))
+    answer = cli("calibrate", "--runs", path, "--output", tmp_path / "bundle")
+    assert answer.code == 3
+    assert "fp16 has 1 site of prefill (4 x 1,024), and a fit needs at least 3" in answer.err
+    assert not (tmp_path / "bundle").exists()

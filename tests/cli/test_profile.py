@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("transformers", reason="pip install 'kvpred[profile]' brings torch and transformers")
 
-from kvpred.data.store import find_profiles
 from kvpred.data.journal import FILE
+from kvpred.data.store import find_profiles
 from tests.tiny import N_SITES, light, write_grid, write_model
 
 Cli = Callable[..., Any]

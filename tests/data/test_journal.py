@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvpred.errors import DataError, UsageError
 from kvpred.data.journal import FILE, Journal
+from kvpred.errors import DataError, UsageError
 
 HEADER = {"model": "tiny", "grid": {"repeats": 4, "prefill": None}, "versions": {"torch": "2.13"}}
 POINTS = [{"method": "fp16", "bsz": bsz, "timing": {"step": [0.1 * bsz]}} for bsz in (1, 2, 4)]

@@ -23,8 +23,15 @@ def test_staggered_first_tokens_are_prefill_until_the_last() -> None:
 
     assert done.prefill_time_s == 2.0
     assert done.ttft_s == 1.5
-    # From 2.0 to 2.2 four tokens of two sequences arrive: two steps.
+    # The first sequence waited from 1.5 to 2.1, while the second one's prompt passed.
     assert done.tpot_s == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("n_tokens", [2, 3, 32])
+def test_a_step_is_not_longer_because_its_tokens_arrive_one_by_one(n_tokens: int) -> None:
+    arrivals = [tuple(1.0 + 0.1 * step + 1e-4 * place for step in range(n_tokens)) for place in range(8)]
+
+    assert Generation((100,) * 8, tuple(arrivals)).tpot_s == pytest.approx(0.1)
 
 
 def test_sequences_one_after_another_have_no_common_step() -> None:

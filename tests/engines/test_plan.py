@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tests.tiny import TINY
-
 from kvpred.data.sites import RunSite
 from kvpred.engines.base import Target
 from kvpred.engines.plan import MeasurePlan
 from kvpred.engines.transformers import Transformers
+from tests.tiny import TINY
 
 SMALL, LARGE = RunSite(1, 64, 4), RunSite(2, 128, 4)
 

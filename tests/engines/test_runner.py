@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.tiny import TINY
 
 from kvpred.data.runs import read_runs
 from kvpred.data.sites import RunSite
@@ -21,6 +20,7 @@ from kvpred.engines.transformers import Transformers
 from kvpred.engines.watch import Watch
 from kvpred.errors import UsageError
 from kvpred.methods import Method, get_method
+from tests.tiny import TINY
 
 SITES = [RunSite(1, 64, 4), RunSite(2, 96, 4)]
 INT8 = get_method("kv-int8").spec

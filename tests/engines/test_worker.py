@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tests.tiny import TINY
 
 from kvpred.engines.base import Engine, EngineError, Generation, Target, Usage
 from kvpred.engines.worker import Worker
 from kvpred.errors import UsageError
 from kvpred.methods import Method, get_method
+from tests.tiny import TINY
 
 FP16 = get_method("fp16")
 

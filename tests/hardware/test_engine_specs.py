@@ -8,6 +8,8 @@ def test_page_sizes_are_the_engines_defaults() -> None:
     assert {engine.name: engine.block_tokens for engine in list_engine_specs()} == {
         "lmdeploy": 64,
         "transformers": 1,
+        "transformers-eager": 1,
+        "transformers-paged": 256,
         "openvino": 32,
         "llamacpp": 1,
         "vllm": 16,
@@ -18,6 +20,23 @@ def test_page_sizes_are_the_engines_defaults() -> None:
 
 def test_lmdeploy_executes_the_papers_methods() -> None:
     assert get_engine_spec("LMDeploy").methods == ("fp16", "kivi", "gear", "h2o", "streamingllm")
+
+
+def test_eager_attention_serves_the_methods_that_ask_for_no_queries() -> None:
+    methods = get_engine_spec("transformers-eager").methods
+    assert not {"h2o", "snapkv", "streamingllm"} & set(methods)
+    assert set(methods) < set(get_engine_spec("transformers").methods)
+
+
+def test_engines_that_kvpred_starts_name_their_extra() -> None:
+    assert {engine.name: engine.extra for engine in list_engine_specs() if engine.extra} == {
+        "transformers": "profile",
+        "transformers-eager": "profile",
+        "transformers-paged": "profile",
+        "openvino": "openvino",
+        "llamacpp": "llamacpp",
+        "openai": "openai",
+    }
 
 
 @pytest.mark.parametrize("engine", list_engine_specs(), ids=lambda e: e.name)

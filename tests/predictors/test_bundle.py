@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import kvpred
 from kvpred.data.sites import SITE_COLUMNS
 from kvpred.errors import DataError, UsageError
 from kvpred.predictors.bundle import SCHEMA_VERSION, save
+from kvpred.predictors.greybox import StageFit, StageForm
 from kvpred.predictors.predictor import Predictor
 
 REQUEST = {"bsz": np.array([1, 3, 8, 64]), "prompt_len": np.array([100, 1024, 4000, 30_000])}
@@ -66,6 +68,20 @@ def test_what_is_loaded_is_what_was_saved(made_up: Predictor, tmp_path: Path) ->
     assert again.accuracy == made_up.accuracy
     for name in SITE_COLUMNS:
         np.testing.assert_array_equal(getattr(again.sites, name), getattr(made_up.sites, name))
+
+
+def test_a_form_with_crowded_caches_is_kept(made_up: Predictor, tmp_path: Path) -> None:
+    stage = made_up.stages["decode"]
+    form = StageForm("decode", crowded=True)
+    wide = {
+        name: StageFit(form, np.append(fit.coef[:3], 1e-7), np.eye(4))
+        for name, fit in stage.fits.fits.items()
+    }
+    crowded = replace(stage, fits=replace(stage.fits, form=form, fits=wide))
+    save(replace(made_up, stages={**made_up.stages, "decode": crowded}), tmp_path / "made")
+    again = kvpred.load(tmp_path / "made").stages["decode"].fits
+    assert again.form == form
+    assert again.fits["fp16"].coef.tolist() == wide["fp16"].coef.tolist()
 
 
 def test_saving_twice_gives_the_same_bytes(made_up: Predictor, tmp_path: Path) -> None:

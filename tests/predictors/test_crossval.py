@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
 from kvpred.predictors.crossval import (
+    SITE_BY_SITE,
     SPLITS,
     HeldOut,
     conformal_quantile,
@@ -28,7 +29,7 @@ MakeTable = Callable[..., SiteTable]
 # Folds
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", [*SPLITS, SITE_BY_SITE])
 def test_no_row_is_in_training_and_test(make_table: MakeTable, split: str) -> None:
     for train, test in folds(make_table(), split):
         assert np.array_equal(train, ~test)
@@ -36,7 +37,7 @@ def test_no_row_is_in_training_and_test(make_table: MakeTable, split: str) -> No
         assert test.any()
 
 
-@pytest.mark.parametrize("split", ["lengths", "batches", "random rows"])
+@pytest.mark.parametrize("split", ["lengths", "batches", "random rows", SITE_BY_SITE])
 def test_every_row_is_tested_once(make_table: MakeTable, split: str) -> None:
     assert np.sum([test for _, test in folds(make_table(), split)], axis=0).tolist() == [1] * len(
         make_table()
@@ -48,6 +49,15 @@ def test_sites_are_held_out_whole(make_table: MakeTable, split: str, axis: str) 
     table = make_table()
     for train, test in folds(table, split):
         assert not set(getattr(table, axis)[train]) & set(getattr(table, axis)[test])
+
+
+def test_site_by_site_leaves_out_both_stages_of_one_method_at_one_place(make_table: MakeTable) -> None:
+    table = make_table()
+    tests = [table.select(test) for _, test in folds(table, SITE_BY_SITE)]
+    assert len(tests) == len(table) / 2
+    for test in tests:
+        assert sorted(test.stage) == ["decode", "prefill"]
+        assert {len(set(column)) for column in (test.method, test.bsz, test.prompt_len)} == {1}
 
 
 def test_the_largest_batch_is_each_stages_own(make_table: MakeTable) -> None:
@@ -96,6 +106,18 @@ def test_folds_that_leave_too_little_are_passed_over(make_table: MakeTable) -> N
     narrow = table.select((table.bsz == 1) | (table.prompt_len <= 256))
     held = hold_out(narrow, "decode", "batches")
     assert set(narrow.bsz[held.row]) == {2}  # without batches of one, fp16 keeps two sites for three terms
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_eight_scattered_sites_can_be_left_out_one_by_one(make_table: MakeTable, stage: str) -> None:
+    table = make_table()
+    scattered = {(1, 128), (1, 2048), (2, 512), (2, 4096), (4, 256), (4, 1024), (8, 128), (8, 2048)}
+    few = table.select(
+        np.array([place in scattered for place in zip(table.bsz, table.prompt_len, strict=True)])
+    )
+    held = hold_out(few, stage, SITE_BY_SITE)
+    assert sorted(held.row) == np.flatnonzero(few.stage == stage).tolist()
+    assert np.mean(np.abs(held.time_s / few.time_s[held.row] - 1)) < 0.1
 
 
 def test_sites_that_cannot_be_held_out_at_all_are_an_error(make_table: MakeTable) -> None:

@@ -14,7 +14,9 @@ PREFILL = (StageForm("prefill", overlap=2.0), np.array([0.05, 1.7e-4, 1.3e-8]))
 DECODE = (StageForm("decode"), np.array([0.034, 2e-4, 8.3e-7]))
 DECODE_OVERLAPPED = (StageForm("decode", overlap=2.0), np.array([0.034, 2e-3, 8.3e-7]))
 DECODE_HINGED = (StageForm("decode", hinge=4), np.array([0.034, 2e-4, 8.3e-7, 4e-3]))
-LAWS = [PREFILL, (StageForm("prefill"), PREFILL[1]), DECODE, DECODE_OVERLAPPED, DECODE_HINGED]
+# What a two-core CPU shows under a paged engine: reading one long cache is half as dear as reading several.
+DECODE_CROWDED = (StageForm("decode", crowded=True), np.array([0.0066, 2.5e-4, 9.5e-7, 8.5e-7]))
+LAWS = [PREFILL, (StageForm("prefill"), PREFILL[1]), DECODE, DECODE_OVERLAPPED, DECODE_HINGED, DECODE_CROWDED]
 BATCHES = (1, 2, 4, 8, 16)
 NONE = StageSites(np.zeros(0), np.zeros(0), np.zeros(0))
 
@@ -50,6 +52,17 @@ def test_a_decode_step_is_made_of_launches_sequences_and_cached_tokens() -> None
 def test_a_hinge_costs_from_its_batch_size_on() -> None:
     hinged = StageForm("decode", hinge=4).terms(bsz=[2, 4, 5, 9], length=100)
     assert hinged[:, 3].tolist() == [0, 0, 1, 5]
+
+
+def test_crowded_caches_cost_more_from_two_sequences_on() -> None:
+    crowded = StageForm("decode", crowded=True).terms(bsz=[1, 2, 4], length=100)
+    assert crowded[:, 2:].tolist() == [[100, 0], [200, 200], [400, 400]]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=str)
+def test_every_term_has_a_name(law) -> None:
+    form, coef = law
+    assert len(form.term_names) == len(set(form.term_names)) == len(coef)
 
 
 def test_overlap_hides_most_of_the_smaller_part() -> None:
@@ -202,6 +215,34 @@ def test_many_sites_outweigh_the_prior(fp16: dict[str, StageFit], make_sites: Ma
     sites = make_sites(prior.form, prior.coef * [0.8, 1.5, 1.5])
     fit = fit_stage(prior.form, sites, prior=prior)
     np.testing.assert_allclose(fit.times(bsz=sites.bsz, length=sites.length), sites.time_s, rtol=0.03)
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_a_method_of_another_kind_is_believed_after_four_sites(
+    factor: float, fp16: dict[str, StageFit], make_sites: MakeSites
+) -> None:
+    prior = fp16["decode"]
+    attention = prior.coef * [1.0, 1.0, factor]
+    everywhere = make_sites(prior.form, attention)
+    few = make_sites(prior.form, attention, bsz=(1, 8), length=(512, 4096), noise=0.02)
+    fit = fit_stage(prior.form, few, prior=prior)
+    error = np.abs(fit.times(bsz=everywhere.bsz, length=everywhere.length) / everywhere.time_s - 1)
+    assert np.mean(error) < 0.03
+    assert fit.surprise < 3
+
+
+def test_noisy_repeats_leave_a_method_nearer_to_fp16(fp16: dict[str, StageFit]) -> None:
+    prior, place = fp16["decode"], {"bsz": np.array([4.0]), "length": np.array([2048.0])}
+    sites = StageSites(**place, time_s=1.1 * prior.times(**place))
+    quiet, noisy = (fit_stage(prior.form, sites, prior=prior, noise=noise) for noise in (0.03, 0.12))
+    assert prior.times(**place) < noisy.times(**place) < quiet.times(**place)
+
+
+def test_predictions_err_together_as_much_as_each_errs(fp16: dict[str, StageFit]) -> None:
+    place = {"bsz": np.array([1.0, 8.0]), "length": np.array([512.0, 4096.0])}
+    together = fp16["decode"].prediction_covariance(**place)
+    np.testing.assert_allclose(np.diag(together), fp16["decode"].leverage(**place))
+    np.testing.assert_allclose(together, together.T)
 
 
 def test_a_site_leaves_a_method_less_uncertain_than_none(fp16: dict[str, StageFit]) -> None:

@@ -6,10 +6,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from kvpred.data.sites import RunSite
 from kvpred.errors import UsageError
+from kvpred.models import get_model
 from kvpred.predictors.calibration import BASELINE, fit_stage_methods, predict_sites, sites_of, stage_lengths
 from kvpred.predictors.greybox import PRIOR_STRENGTH, STAGES, StageFit, StageForm, StageSites, fit_stage
-from kvpred.predictors.planning import plan_sites
+from kvpred.predictors.planning import METHOD_SITES, candidate_sites, next_run, plan_for, plan_sites
 from kvpred.predictors.predictor import Predictor
 
 FORM, COEF = StageForm("decode"), np.array([0.034, 2e-4, 8.3e-7])
@@ -144,3 +146,70 @@ def test_one_run_corrects_what_copying_fp16_gets_wrong(
 ) -> None:
     copied, taught = few_shot(0), few_shot(1)
     assert taught["h2o", "prefill"] - copied["h2o", "prefill"] >= 0.05
+
+
+# Both stages together
+
+
+MODEL = get_model("smollm2-135m")
+CANDIDATES = candidate_sites(max_seq_len=8192, max_tokens=16640)
+
+
+def test_candidates_fit_into_context_and_batch() -> None:
+    assert {site.bsz for site in CANDIDATES} == {1, 2, 4, 8}
+    assert max(site.prompt_len + site.output_len for site in CANDIDATES) == 8192
+    assert max(site.bsz * (site.prompt_len + site.output_len) for site in CANDIDATES) <= 16640
+    assert candidate_sites(max_seq_len=200, max_tokens=10_000) == []
+
+
+def test_a_fresh_machine_gets_a_plan() -> None:
+    plan = plan_for(None, MODEL, ["fp16", "kv-int8", "h2o"], CANDIDATES, 8)
+    assert {name: len(sites) for name, sites in plan.items()} == {
+        "fp16": 8,
+        "kv-int8": METHOD_SITES,
+        "h2o": METHOD_SITES,
+    }
+    for sites in plan.values():
+        assert len(set(sites)) == len(sites)
+        assert set(sites) <= set(CANDIDATES)
+
+
+def test_fp16s_plan_tells_its_terms_apart() -> None:
+    sites = plan_for(None, MODEL, ["fp16"], CANDIDATES, 8)["fp16"]
+    alone = [site.prompt_len for site in sites if site.bsz == 1]
+    assert max(alone) >= 4 * min(alone)
+    assert len({site.bsz for site in sites}) >= 3
+    assert max(site.bsz * site.prompt_len for site in sites) >= 8192
+
+
+def test_fewer_sites_than_usual_are_shared_by_all_methods() -> None:
+    plan = plan_for(None, MODEL, ["fp16", "kivi"], CANDIDATES, 2)
+    assert {len(sites) for sites in plan.values()} == {2}
+
+
+def test_what_is_measured_is_not_planned_again() -> None:
+    first = plan_for(None, MODEL, ["fp16", "kivi:bits=2"], CANDIDATES, 6)
+    second = plan_for(None, MODEL, ["fp16", "kivi:bits=2"], CANDIDATES, 6, first)
+    for name, sites in first.items():
+        assert not set(sites) & set(second[name])
+
+
+def test_a_predictor_of_the_model_takes_the_nominal_rates_place(packaged: Predictor) -> None:
+    llama = packaged.place.model
+    fitted, nominal = (plan_for(source, llama, ["kivi"], CANDIDATES, 4) for source in (packaged, None))
+    other = plan_for(packaged, MODEL, ["kivi"], CANDIDATES, 4)
+    assert fitted != nominal
+    assert other == plan_for(None, MODEL, ["kivi"], CANDIDATES, 4)
+
+
+def test_more_sites_than_candidates_cannot_be_planned_for() -> None:
+    with pytest.raises(UsageError, match="cannot choose 3 of 2"):
+        plan_for(None, MODEL, ["fp16"], CANDIDATES[:2], 3)
+
+
+def test_the_next_run_is_one_that_is_not_measured(packaged: Predictor) -> None:
+    measured, new = RunSite(4, 512), RunSite(8, 3000)
+    method, site = next_run(packaged, [measured, new]) or ("", measured)
+    assert method in packaged.methods
+    assert site == new
+    assert next_run(packaged, [measured]) is None

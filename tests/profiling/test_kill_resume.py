@@ -1,4 +1,4 @@
-"""A few kills of the benchmark that kills a sweep again and again."""
+"""A few kills of the benchmark that kills measurements again and again."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pytest
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_loses_no_finished_point_and_no_file(root: Path) -> None:
+@pytest.mark.parametrize("what", ["profile", "measure"])
+def test_a_killed_measurement_loses_no_finished_point_and_no_file(root: Path, what: str) -> None:
     script = root / "benchmarks" / "kill_resume.py"
     done = subprocess.run(
-        [sys.executable, script, "--kills", "3"], capture_output=True, text=True, check=False
+        [sys.executable, script, "--kills", "3", "--what", what], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["kills"] == 3
     assert found["points"] == 12 * found["sweeps"]
-    trouble = ("points_lost", "points_twice", "corrupt_files", "unfinished_profiles", "drafts_left")
+    trouble = ("points_lost", "points_twice", "corrupt_files", "unfinished_tables", "drafts_left")
     assert {name: found[name] for name in trouble} == dict.fromkeys(trouble, 0)
     assert found["points_redone"] <= found["kills"]

@@ -14,6 +14,7 @@ from torch import Tensor
 import kvpred
 from kvpred.caches import MethodCache
 from kvpred.caches.fp16 import Fp16Layer
+from kvpred.data.journal import FILE
 from kvpred.data.profiles import Profile, time_column
 from kvpred.data.store import read_profile, write_profile
 from kvpred.errors import UsageError
@@ -22,7 +23,6 @@ from kvpred.models import get_model
 from kvpred.profiling import sweep as sweep_module
 from kvpred.profiling.expectation import needed_bytes
 from kvpred.profiling.grid import Grid, Site, StageGrid
-from kvpred.data.journal import FILE
 from kvpred.profiling.stack import Stack
 from kvpred.profiling.sweep import MEMORY_SHARE, Progress, Sweep, SweepPlan, versions
 from tests.tiny import GRID, N_SITES, TINY
