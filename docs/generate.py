@@ -1,7 +1,7 @@
 """Write docs/cli.md from every command's --help, and the outputs shown in README.md and docs/*.md anew.
 
 A page is a small workspace: a fenced block that names a file after its language (``toml my-gpu.toml``) is
-written to a folder of the page's own, which holds the project's ``data``, and each line of a ``console`` block
+written to a folder of the page's own, beside the project's ``data``, and each line of a ``console`` block
 that begins with ``$`` is run there; what it prints replaces the lines below it. A page that adds files to the
 package (``kvpred/...``) gets a copy of it in that folder. The tests fail where this would change a page.
 """
@@ -26,7 +26,7 @@ from kvpred.cli import whole_app
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "cli.md"
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path != REFERENCE)]
-PANELS = ("Predict", "Measure", "Learn", "Judge", "Start", "Know", "Lengths", "Exchange")
+PANELS = ("Start", "Predict", "Measure", "Learn", "Judge", "Know", "Lengths", "Exchange")
 
 _BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<file>\S+))?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _INTRODUCTION = """\

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvpred.cli.app import JUDGE, Format, FormatOption, PredictorOption, app
-from kvpred.cli.output import emit, note
+from kvpred.cli.output import emit, note, progress_bar
 from kvpred.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def validate_command(
                 "--live needs the --predictor that `kvpred calibrate` made, and writes its report into "
                 "--output: leave --runs, --profile, --pool-labels and --report out"
             )
-        from kvpred.cli.measure import _pairs, _seconds
+        from kvpred.cli.values import pairs, seconds
         from kvpred.workflows.live import LiveRequest
 
         request = LiveRequest(
@@ -97,11 +97,13 @@ def validate_command(
             repeats=repeats,
             level=level,
             seed=seed,
-            urls=dict(_pairs("--url", url or (), alone="")),
+            urls=dict(pairs("--url", url or (), alone="")),
             served_name=served_name,
-            options=dict(_pairs("--option", option or ())),
+            options=dict(pairs("--option", option or ())),
         )
-        _validate_live(request, output, budget_s=None if budget is None else _seconds(budget), form=form)
+        _validate_live(
+            request, output, budget_s=None if budget is None else seconds("--budget", budget), form=form
+        )
         return
     from kvpred.reports.tables import rich_tables
     from kvpred.reports.validation import validation_record, validation_sheets, write_validation
@@ -131,12 +133,11 @@ def validate_command(
 
 
 def _validate_live(request: LiveRequest, output: Path, *, budget_s: float | None, form: Format) -> None:
-    from kvpred.cli.measure import _bar
     from kvpred.reports.folder import check_report_folder
     from kvpred.workflows.live import REPORT, validate_live
 
     check_report_folder(output / REPORT)
-    with _bar() as measuring:
+    with progress_bar() as measuring:
         result = validate_live(request, output, budget_s=budget_s, progress=note, measuring=measuring)
     show_live(result, output / REPORT, form=form)
 

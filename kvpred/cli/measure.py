@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from kvpred.cli.app import MEASURE, Format, FormatOption, ModelOption, app
-from kvpred.cli.output import emit, note
+from kvpred.cli.output import emit, note, progress_bar
+from kvpred.cli.values import integers, pairs, seconds
 from kvpred.errors import UsageError
-
-if TYPE_CHECKING:
-    from kvpred.data.journal import Progress
-
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 @app.command("profile", rich_help_panel=MEASURE)
@@ -75,13 +67,13 @@ def profile_command(
         dtype=dtype,
         seed=seed,
     )
-    budget_s = None if budget is None else _seconds(budget)
+    budget_s = None if budget is None else seconds("--budget", budget)
     if dry_run:
         rows: list[dict[str, Any]] = [asdict(point) for point in list_points(request, output)]
         left = [row["expected_s"] for row in rows if row["fits"] and not row["done"]]
         note(f"{len(left)} of {len(rows)} points left, about {sum(left) / 60:.0f} minutes")
     else:
-        with _bar() as progress:
+        with progress_bar() as progress:
             found = profile(request, output, resume=resume, budget_s=budget_s, progress=progress)
         rows = [{**asdict(summary), "folder": str(summary.folder)} for summary in found]
         note(f"profiles under {output}" if rows else "nothing timed: no point fits the memory and the budget")
@@ -159,6 +151,7 @@ def measure_command(
     """
     from kvpred.evaluation.served import served_sites
     from kvpred.reports.lists import plain_table
+    from kvpred.reports.served import served_table
     from kvpred.workflows import measure_sites, measuring
 
     methods = measuring.methods_of(engine, method)
@@ -173,7 +166,7 @@ def measure_command(
             model=model,
             n_sites=plan,
             predictor=bundle.load(predictor) if predictor else None,
-            bsz=_integers("--bsz", bsz),
+            bsz=integers("--bsz", bsz),
             max_tokens=max_tokens,
             output_len=output_len,
         )
@@ -182,8 +175,8 @@ def measure_command(
             measure_sites.read_grid(grid)
             if grid is not None
             else measure_sites.MeasureGrid(
-                bsz=_integers("--bsz", bsz),
-                prompt_len=_integers("--prompt-len", prompt_len or "256,1024"),
+                bsz=integers("--bsz", bsz),
+                prompt_len=integers("--prompt-len", prompt_len or "256,1024"),
                 output_len=output_len,
             )
         )
@@ -196,81 +189,22 @@ def measure_command(
         device=device,
         dtype=dtype,
         repeats=repeats,
-        urls=dict(_pairs("--url", url or (), alone="")),
+        urls=dict(pairs("--url", url or (), alone="")),
         served_name=served_name,
-        options=dict(_pairs("--option", option or ())),
+        options=dict(pairs("--option", option or ())),
         seed=seed,
     )
-    rows: list[dict[str, Any]]
     if dry_run:
         left = measuring.left_to_measure(request, output)
         rows = [{"method": m, **asdict(site), "repeat": r, "expected_s": s} for m, site, r, s in left]
         note(f"{len(rows)} runs left, about {sum(row['expected_s'] for row in rows) / 60:.0f} minutes")
-    else:
-        budget_s = None if budget is None else _seconds(budget)
-        with _bar() as progress:
-            runs = measuring.measure(request, output, resume=resume, budget_s=budget_s, progress=progress)
-        rows = [asdict(site) for site in served_sites(runs)]
-        marked = sum(row["marked"] for row in rows)
-        if marked:
-            note(f"{marked} of {len(runs) // 2} runs are marked: the host was busy or slower than usual")
-        note(f"runs under {output}" if rows else "nothing measured: no run fits the budget")
-    columns = [name for row in rows[:1] for name in row]
-    emit(rows, form, lambda width: plain_table(rows, columns, width=width))
-
-
-def _integers(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} {text!r}: write whole numbers separated by commas.") from None
-
-
-def _pairs(option: str, texts: Sequence[str], *, alone: str | None = None) -> Iterator[tuple[str, str]]:
-    """Split KEY=VALUE; a value alone has the key `alone`."""
-    for text in texts:
-        key, equals, value = text.partition("=")
-        # A URL may have an equals sign of its own.
-        if alone is not None and (not equals or "/" in key):
-            yield alone, text
-        elif not equals or not key:
-            raise UsageError(f"{option} {text!r}: write KEY=VALUE.")
-        else:
-            yield key.strip(), value.strip()
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
-    if not match or float(match[1]) <= 0:
-        raise UsageError(f"--budget {text!r}: write a time such as 90s, 10m or 2h.")
-    return float(match[1]) * _UNITS[match[2] or "s"]
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    """Show points, rate and remaining time on stderr; lines instead of a bar where it is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None, left="")
-
-        def show(progress: Progress) -> None:
-            known = math.isfinite(progress.remaining_s)
-            left = f"about {progress.remaining_s / 60:.1f} min left" if known else ""
-            bar.update(
-                task, completed=progress.done, total=progress.total, description=progress.text, left=left
-            )
-            if not console.is_terminal:
-                note(f"{progress.done + 1}/{progress.total} {progress.text}{left and ', '}{left}")
-
-        yield show
+        emit(rows, form, lambda width: plain_table(rows, list(rows[0]) if rows else (), width=width))
+        return
+    budget_s = None if budget is None else seconds("--budget", budget)
+    with progress_bar() as progress:
+        runs = measuring.measure(request, output, resume=resume, budget_s=budget_s, progress=progress)
+    found = served_sites(runs)
+    if marked := sum(site.marked for site in found):
+        note(f"{marked} of {sum(site.runs for site in found)} runs are marked: a busy host, or a slower one")
+    note(f"runs under {output}" if found else "nothing measured: no run fits the budget")
+    emit([asdict(site) for site in found], form, lambda width: served_table(found, width=width))

@@ -7,13 +7,16 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kvpred.cli.app import Format
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from kvpred.data.journal import Progress
 
 Row = Mapping[str, Any]
 # Characters of a table where stdout is no terminal.
@@ -40,6 +43,36 @@ def emit(rows: Sequence[Row], form: Format, table: Callable[[int], RenderableTyp
 def note(message: str) -> None:
     """Print a remark on stderr."""
     print(f"kvpred: {message}", file=sys.stderr)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """Show points, rate and remaining time on stderr; lines instead of a bar where it is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None, left="")
+
+        def show(progress: Progress) -> None:
+            known = math.isfinite(progress.remaining_s)
+            left = f"about {progress.remaining_s / 60:.1f} min left" if known else ""
+            bar.update(
+                task, completed=progress.done, total=progress.total, description=progress.text, left=left
+            )
+            if not console.is_terminal:
+                note(f"{progress.done + 1}/{progress.total} {progress.text}{left and ', '}{left}")
+
+        yield show
 
 
 def _known(value: Any) -> Any:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kvpred.caches import MethodCache
 
-OPTIONS = ("threads", "layers")
+OPTIONS = ("threads",)
 
 
 class Transformers(Engine):
@@ -30,8 +30,8 @@ class Transformers(Engine):
     Parameters
     ----------
     target : Target
-        Without `weights` they are random: as much work and memory, but no text. Options: ``threads`` (of
-        torch on the CPU), ``layers`` (how many to build of a random model that is too large).
+        Without `weights` they are random: as much work and memory, but no text. Option: ``threads`` (of
+        torch on the CPU).
     methods : sequence of Method
 
     Raises
@@ -135,14 +135,13 @@ class Transformers(Engine):
         return {"torch": torch.__version__, "transformers": transformers.__version__}
 
     def settings(self) -> dict[str, Any]:
-        """Return attention, dtype, threads, layers, and where the weights come from."""
+        """Return attention, dtype, threads, and where the weights come from."""
         import torch
 
         return {
             "attention": self._model.config._attn_implementation,
             "dtype": self.target.dtype,
             "threads": torch.get_num_threads(),
-            "n_layers": self._model.config.num_hidden_layers,
             "weights": self.target.weights.name if self.target.weights else "random",
         }
 
@@ -246,11 +245,6 @@ def _options(target: Target) -> dict[str, int]:
         if not value.isdecimal() or int(value) < 1:
             raise UsageError(f"option {key}={value!r} must be a positive whole number.")
         options[key] = int(value)
-    n_layers = options.get("layers", 1)
-    if "layers" in options and target.weights:
-        raise UsageError("option layers shortens a random model; leave it out, or --weights.")
-    if n_layers > target.model.n_layers:
-        raise UsageError(f"option layers={n_layers}: {target.model.name} has {target.model.n_layers}.")
     return options
 
 
@@ -262,10 +256,7 @@ def _load(target: Target, options: dict[str, int]) -> Any:
         torch.set_num_threads(options["threads"])
     dtype = getattr(torch, target.dtype)
     if target.weights is None:
-        n_layers = options.get("layers")
-        return random_model(
-            target.model, n_layers=n_layers, dtype=dtype, device=target.device, seed=target.seed
-        )
+        return random_model(target.model, dtype=dtype, device=target.device, seed=target.seed)
     model = load_model(target.weights, dtype=dtype, device=target.device)
     n_params = sum(weights.numel() for weights in model.parameters())
     if n_params != target.model.n_params:

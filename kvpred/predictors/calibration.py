@@ -33,11 +33,11 @@ ProfileSource = Profiles | Callable[[SiteTable], Profiles]
 # Relative noise of a run where no site was measured twice: the few percent that quiet servers show.
 ASSUMED_RUN_NOISE = 0.03
 # A method's own residuals are steadied by the pooled ones as if by three sites more.
-_STEADYING_SITES = 3
+STEADYING_SITES = 3
 # In place, operators add up to 94 % of a step or more, so an overhead may hide as much as the rest.
 HIDDEN_OVERHEAD = 0.06
 # No measurement of a server is better than this, however well a form bends to a few sites.
-_LEAST_ERROR = 1e-4
+LEAST_ERROR = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +230,10 @@ def _site_errors(fits: Mapping[str, StageFit], groups: Mapping[str, StageSites])
     if not whole:
         pooled = ASSUMED_RUN_NOISE**2
     steadied = {
-        name: (squares[name] + _STEADYING_SITES * pooled) / (freedom[name] + _STEADYING_SITES)
+        name: (squares[name] + STEADYING_SITES * pooled) / (freedom[name] + STEADYING_SITES)
         for name in groups
     }
-    return {name: max(float(np.sqrt(variance)), _LEAST_ERROR) for name, variance in steadied.items()}
+    return {name: max(float(np.sqrt(variance)), LEAST_ERROR) for name, variance in steadied.items()}
 
 
 def _site_noise(table: SiteTable, rows: NDArray[np.bool_]) -> float:

@@ -380,9 +380,9 @@ def _akaike(form: StageForm, groups: Sequence[StageSites], noise: float) -> floa
     ]
     mean = float(np.mean(np.concatenate(squares)))
     n_sites = sum(len(sites.bsz) for sites in groups)
-    free = [np.count_nonzero(baseline.coef)]
+    free = [float(np.count_nonzero(baseline.coef))]
     free += [_freedom(fit, sites) for fit, sites in zip(fits[1:], groups[1:], strict=True)]
-    return n_sites * float(np.log(mean + 1e-12)) + 2.0 * float(sum(free))
+    return n_sites * float(np.log(mean + 1e-12)) + 2.0 * sum(free)
 
 
 def _freedom(fit: StageFit, sites: StageSites) -> float:

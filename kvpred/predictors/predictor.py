@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -14,6 +14,8 @@ from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
 from kvpred.predictors.calibration import (
     BASELINE,
+    LEAST_ERROR,
+    STEADYING_SITES,
     Profiles,
     ProfileSource,
     StageFits,
@@ -196,6 +198,8 @@ def _calibrate(
     rows = table.stage == stage
     length = table.prompt_len if stage == "prefill" else table.kv_len
     scores = [held[split].score for split in _SCORED if split in held]
+    if SITE_BY_SITE in held:
+        fits, scores = _errors_of_left_out(fits, table, held[SITE_BY_SITE])
     return StageCalibration(
         fits,
         Domain.of(bsz=table.bsz[rows], length=length[rows]),
@@ -205,6 +209,24 @@ def _calibrate(
         if "lengths" in held
         else ASSUMED_GROWTH,
     )
+
+
+def _errors_of_left_out(fits: StageFits, table: SiteTable, held: HeldOut) -> tuple[StageFits, list[Array]]:
+    """Take each method's site error from its left-out sites, steadied by those of all methods.
+
+    A method that few sites were measured of has next to no residuals; where its sites are left out it shows
+    how far the prior, or its surprise, misjudges it.
+    """
+    squares = held.score**2
+    usual = float(np.mean(squares))
+    site_error, score = dict(fits.site_error), held.score.copy()
+    for name in fits.fits:
+        own = table.method[held.row] == name
+        total = float(np.sum(squares[own])) + STEADYING_SITES * usual
+        ratio = float(np.sqrt(total / (np.count_nonzero(own) + STEADYING_SITES)))
+        site_error[name] = max(site_error[name] * ratio, LEAST_ERROR)
+        score[own] /= max(ratio, LEAST_ERROR)
+    return replace(fits, site_error=site_error), [score]
 
 
 def _accuracy(table: SiteTable, stage: str, held: HeldOut) -> dict[str, float]:

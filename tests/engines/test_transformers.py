@@ -141,11 +141,6 @@ def test_a_method_that_does_not_suit_the_model_is_refused_at_the_start() -> None
         Transformers(TARGET, [get_method("kivi:group_size=64")])
 
 
-def test_fewer_layers_make_a_smaller_model() -> None:
-    engine = Transformers(replace(TARGET, options={"layers": "2"}), [FP16])
-    assert engine.settings()["n_layers"] == 2
-
-
 def test_threads_are_set() -> None:
     before = torch.get_num_threads()
     try:
@@ -158,20 +153,14 @@ def test_threads_are_set() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"thread": "2"}, "option 'thread' is not known; transformers knows threads, layers"),
+        ({"thread": "2"}, "option 'thread' is not known; transformers knows threads"),
         ({"threads": "two"}, "option threads='two' must be a positive whole number"),
-        ({"layers": "0"}, "option layers='0' must be a positive whole number"),
-        ({"layers": "4"}, "option layers=4: tiny has 3"),
+        ({"threads": "0"}, "option threads='0' must be a positive whole number"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, str], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         Transformers(replace(TARGET, options=options), [FP16])
-
-
-def test_layers_of_real_weights_cannot_be_left_out(smollm2: Path) -> None:
-    with pytest.raises(UsageError, match="layers shortens a random model"):
-        Transformers(replace(TARGET, weights=smollm2, options={"layers": "2"}), [FP16])
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

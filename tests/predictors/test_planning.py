@@ -196,10 +196,10 @@ def test_what_is_measured_is_not_planned_again() -> None:
 
 def test_a_predictor_of_the_model_takes_the_nominal_rates_place(packaged: Predictor) -> None:
     llama = packaged.place.model
-    fitted, nominal = (plan_for(source, llama, ["kivi"], CANDIDATES, 4) for source in (packaged, None))
-    other = plan_for(packaged, MODEL, ["kivi"], CANDIDATES, 4)
+    fitted, nominal = (plan_for(source, llama, ["fp16"], CANDIDATES, 8) for source in (packaged, None))
+    other = plan_for(packaged, MODEL, ["fp16"], CANDIDATES, 8)
     assert fitted != nominal
-    assert other == plan_for(None, MODEL, ["kivi"], CANDIDATES, 4)
+    assert other == plan_for(None, MODEL, ["fp16"], CANDIDATES, 8)
 
 
 def test_more_sites_than_candidates_cannot_be_planned_for() -> None:

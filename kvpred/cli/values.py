@@ -1,0 +1,39 @@
+"""Read what options say: times, numbers, pairs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from kvpred.errors import UsageError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(option: str, text: str) -> float:
+    """Return a time such as 90s, 10m or 2h in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    if not match or float(match[1]) <= 0:
+        raise UsageError(f"{option} {text!r}: write a time such as 90s, 10m or 2h.")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def integers(option: str, text: str) -> list[int]:
+    """Return whole numbers that are separated by commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: write whole numbers separated by commas.") from None
+
+
+def pairs(option: str, texts: Sequence[str], *, alone: str | None = None) -> Iterator[tuple[str, str]]:
+    """Split KEY=VALUE; a value alone has the key `alone`."""
+    for text in texts:
+        key, equals, value = text.partition("=")
+        # A URL may have an equals sign of its own.
+        if alone is not None and (not equals or "/" in key):
+            yield alone, text
+        elif not equals or not key:
+            raise UsageError(f"{option} {text!r}: write KEY=VALUE.")
+        else:
+            yield key.strip(), value.strip()
