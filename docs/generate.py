@@ -1,7 +1,7 @@
 """Write docs/cli.md from every command's --help, and the outputs shown in README.md and docs/*.md anew.
 
 A page is a small workspace: a fenced block that names a file after its language (``toml my-gpu.toml``) is
-written to a folder of the page's own, beside the project's ``data``, and each line of a ``console`` block
+written to a folder of the page's own, beside ``data/measured``, and each line of a ``console`` block
 that begins with ``$`` is run there; what it prints replaces the lines below it. A page that adds files to the
 package (``kvpred/...``) gets a copy of it in that folder. The tests fail where this would change a page.
 """
@@ -89,7 +89,9 @@ def blocks(text: str) -> Iterator[re.Match[str]]:
 def refreshed(text: str) -> str:
     """Return a page with the outputs that its commands print now."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "data").symlink_to(ROOT / "data")
+        measured = Path(folder) / "data" / "measured"
+        measured.parent.mkdir()
+        measured.symlink_to(ROOT / "data" / "measured")
         return _BLOCK.sub(lambda block: _refreshed_block(block, Path(folder)), text)
 
 

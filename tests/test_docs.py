@@ -63,7 +63,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, packaged: Predictor) -> 
     (folder / "runs.csv").write_text(bodies["runs.csv"])
     (folder / "config.json").write_text(bodies["qwen2.5-7b/config.json"])
     bundle.save(packaged, folder / "my-bundle")
-    (folder / "data").symlink_to(ROOT / "data")
+    (folder / "data").mkdir()
+    (folder / "data" / "measured").symlink_to(ROOT / "data" / "measured")
     for profile in (
         "profiles/compute/a100/meta-llama/Llama-2-7b-hf",
         "my-profiles/compute/a100/llama-2-7b/fp16",

@@ -103,7 +103,7 @@ def calibrate_command(
     from the others: their error, the repeats' noise, the width of the intervals and the sign of the speed-ups
     give one word: good, usable or unreliable.
 
-    Example: kvpred calibrate --runs measured/runs.csv --output my-bundle
+    Example: kvpred calibrate --runs runs.csv --output my-bundle
     """
     from dataclasses import asdict
 

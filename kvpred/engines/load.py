@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Sequence
 
+from kvpred.errors import MissingExtraError
+
 BUSY_SHARE = 0.1
 """Share of the cores that others may take before a run counts as disturbed."""
 
@@ -22,8 +24,10 @@ class OtherLoad:
     """
 
     def __init__(self) -> None:
-        import psutil
-
+        try:
+            import psutil
+        except ImportError:
+            raise MissingExtraError("psutil", "openvino") from None
         self._psutil = psutil
         self._own = psutil.Process()
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,10 +12,9 @@ from difflib import SequenceMatcher
 import numpy as np
 
 from kvpred.engines.base import Engine, Usage
-from kvpred.methods import Method, get_method
+from kvpred.methods import BASELINE, Method, get_method
 from kvpred.models import ModelSpec
 
-BASELINE = "fp16"
 USAGE_PROMPT_LEN, USAGE_OUTPUT_LEN = 1024, 16
 """Twice the default budgets of eviction, so that it shows."""
 
@@ -150,7 +149,7 @@ def _effect(
     full = float(get_method(BASELINE).cache_bytes(model, bsz=1, kv_len=own.kv_len))
     if method.name == BASELINE:
         if own.cache_bytes is None:
-            return None, f"takes {own.cache_tokens or own.capacity_tokens:,.0f} tokens ({own.source})"
+            return None, f"bytes of its cache are not told ({own.source})"
         share = own.cache_bytes / full
         return share >= _FULL_WIDTH, f"takes {share:.2f} of a 16-bit cache's bytes ({own.source})"
     fp16_bytes = baseline.cache_bytes if baseline is not None and baseline.cache_bytes else full
@@ -162,7 +161,10 @@ def _effect(
     if baseline is not None and own.cache_tokens is not None and baseline.cache_tokens:
         shares.append(("tokens", own.cache_tokens / baseline.cache_tokens, token_share))
     if baseline is not None and own.capacity_tokens and baseline.capacity_tokens:
-        shares.append(("bytes per token", baseline.capacity_tokens / own.capacity_tokens, bytes_share))
+        # A cache's capacity does not depend on which tokens of a sequence it keeps.
+        shares.append(
+            ("bytes per token", baseline.capacity_tokens / own.capacity_tokens, bytes_share / token_share)
+        )
     telling = [(what, share, hoped) for what, share, hoped in shares if hoped < _TELLING]
     if not telling:
         return None, "nothing that the engine tells would show this method"

@@ -19,13 +19,17 @@ from kvpred.data.journal import Journal, Progress
 from kvpred.data.runs import Run, write_runs
 from kvpred.engines.base import Engine, EngineError
 from kvpred.engines.plan import MeasurePlan, Visit
-from kvpred.engines.proof import BASELINE, Probe, Proof, probe, prove
+from kvpred.engines.proof import Probe, Proof, probe, prove
 from kvpred.engines.watch import Watch, now
 from kvpred.engines.worker import Worker
 from kvpred.errors import UsageError
-from kvpred.methods import get_method
+from kvpred.methods import BASELINE, get_method
 
 JOURNAL, RUNS, MANIFEST = FILES = ("measure.jsonl", "runs.csv", "manifest.json")
+
+
+MOST_FAILURES = 3
+"""Sites that may fail, each for itself, before a measurement gives up."""
 
 
 @dataclass(slots=True)
@@ -98,17 +102,31 @@ class Measurement:
         total = len(self.plan.visits())
         with _engines(self.plan, progress, total - len(todo), total) as engines:
             self._begin(engines, progress, total - len(todo), total)
-            watch = Watch(self.plan, engines)
+            usual_s = [line["reference_s"] for line in self.journal.points if "reference_s" in line]
+            watch = Watch(self.plan, engines, usual_s=usual_s)
+            failures: dict[tuple[Any, ...], EngineError] = {}
             for i, visit in enumerate(todo):
                 left = self.expected_s(todo[i:])
-                if time.monotonic() + left[0] > end:
+                if time.monotonic() + left[0] > end or visit.key[:-1] in failures:
                     continue
                 text = f"{visit.method.name} {visit.site}, round {visit.repeat + 1}"
                 progress(Progress(total - len(todo) + i, total, min(sum(left), end - time.monotonic()), text))
-                self.journal.add(watch.measure(visit))
+                try:
+                    self.journal.add(watch.measure(visit))
+                except EngineError as error:
+                    failures[visit.key[:-1]] = error
+                    if len(failures) == MOST_FAILURES:
+                        break
                 if i + 1 == len(todo) or todo[i + 1].site != visit.site:
                     self.write()
-        return self.write()
+        runs = self.write()
+        if failures:
+            sites = ", ".join(f"{method} at {bsz} x {length:,}" for method, bsz, length, _ in failures)
+            raise EngineError(
+                f"{sites} failed: {next(iter(failures.values()))} The other runs are in {self.output}; leave "
+                "out what cannot be served, or repeat the call to try again."
+            )
+        return runs
 
     def write(self) -> list[Run]:
         """Write the runs table and the manifest; return the runs."""
@@ -134,7 +152,9 @@ class Measurement:
                 f"{self.output} holds runs of {_listed(known)}, this is {_listed(versions)}: "
                 "choose another --output, or --no-resume to replace them."
             )
-        proven = [line["proof"]["method"] for line in self.journal.points if "proof" in line]
+        # A server may have been started anew with other options since.
+        remote = self.plan.engine.remote
+        proven = [] if remote else [p["proof"]["method"] for p in self.journal.points if "proof" in p]
         unproven = [spec for spec in self.plan.sites if spec not in proven]
         if not unproven:
             return
@@ -162,7 +182,7 @@ class Measurement:
             "engine": plan.engine.name,
             "device": plan.device,
             "bsz": line["bsz"],
-            "prompt_len": done["prompt_len"],
+            "prompt_len": line["prompt_len"],
             "output_len": line["output_len"],
             "repeat": line["repeat"],
             "peak_memory_bytes": done["peak_memory_bytes"],
@@ -175,7 +195,7 @@ class Measurement:
         yield Run(
             **common,
             stage="prefill",
-            throughput_tok_s=bsz * done["prompt_len"] / prefill_s,
+            throughput_tok_s=bsz * line["prompt_len"] / prefill_s,
             latency_s=prefill_s,
         )
         if done["tpot_s"] is not None:
@@ -234,7 +254,7 @@ def format_manifest(journal: Journal, header: Mapping[str, Any]) -> str:
         **header,
         "versions": starts[-1]["versions"] if starts else {},
         "settings": {spec: value for line in starts for spec, value in line["settings"].items()},
-        "proofs": [line["proof"] for line in lines if "proof" in line],
+        "proofs": list({p["proof"]["method"]: p["proof"] for p in lines if "proof" in p}.values()),
         "runs": len(runs),
         "marked": sum(line["mark"] is not None for line in runs),
         **{

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from statistics import median
@@ -21,6 +21,7 @@ DRIFT = 1.25
 _CALM_TRIES, _CALM_PAUSE_S = 4, 2.0
 # Of the reference and of warming up.
 _REFERENCE_PROMPT, _REFERENCE_OUTPUT = 256, 8
+_FEWEST_REFERENCES = 3
 
 
 class Watch:
@@ -31,28 +32,33 @@ class Watch:
     plan : MeasurePlan
     engines : mapping of str to Engine
         By full method string, all started.
+    usual_s : sequence of float
+        What the reference took so far, where earlier calls made runs.
     """
 
-    def __init__(self, plan: MeasurePlan, engines: Mapping[str, Engine]) -> None:
+    def __init__(
+        self, plan: MeasurePlan, engines: Mapping[str, Engine], *, usual_s: Sequence[float] = ()
+    ) -> None:
         self._plan, self._engines = plan, engines
         self._load = OtherLoad()
-        self._usual: list[float] = []
+        self._usual = list(usual_s)
         room = plan.target.max_seq_len - _REFERENCE_OUTPUT
         self._prompt_len = min(_REFERENCE_PROMPT, room)
         self._reference = get_method(next(iter(plan.sites)))
         for spec in engines:
             self._generate_small(get_method(spec))
-        for _ in range(3):
+        while len(self._usual) < _FEWEST_REFERENCES:
             self._usual.append(self._generate_small(self._reference))
         self._site: tuple[RunSite, int] | None = None
-        self._drift = 1.0
+        self._reference_s, self._drift = self._usual[-1], 1.0
 
     def measure(self, visit: Visit) -> dict[str, Any]:
         """Return a run's line of the journal."""
         begin = time.monotonic()
         site = visit.site
         if (site, visit.repeat) != self._site:
-            self._site, self._drift = (site, visit.repeat), self._calm()
+            self._calm()
+            self._site = (site, visit.repeat)
         self._load.start()
         done = self._engines[visit.method.spec].generate(
             visit.method,
@@ -67,6 +73,7 @@ class Watch:
             **asdict(site),
             "repeat": visit.repeat,
             "run": _record(done),
+            "reference_s": self._reference_s,
             "drift": round(self._drift, 3),
             "other_cores_busy": round(others, 3),
             "mark": self._mark(others),
@@ -81,17 +88,17 @@ class Watch:
             return "busy host"
         return "drift" if self._drift > DRIFT else None
 
-    def _calm(self) -> float:
-        """Wait a little until the reference takes its usual time; return how many times that it takes."""
+    def _calm(self) -> None:
+        """Wait a little until the reference takes its usual time, and keep how long it takes."""
         for attempt in range(_CALM_TRIES):
             if attempt:
                 time.sleep(_CALM_PAUSE_S)
-            seconds = self._generate_small(self._reference)
-            self._usual.append(seconds)
-            drift = seconds / median(self._usual)
-            if drift <= DRIFT:
+            self._reference_s = self._generate_small(self._reference)
+            self._drift = self._reference_s / median(self._usual)
+            if self._drift <= DRIFT:
+                # What is disturbed does not become usual.
+                self._usual.append(self._reference_s)
                 break
-        return drift
 
     def _generate_small(self, method: Method) -> float:
         engine = self._engines[method.spec]
@@ -108,7 +115,7 @@ def _record(done: Generation) -> dict[str, Any]:
             "whole batch to time. Let the server run as many sequences at once as the batch has."
         )
     return {
-        "prompt_len": round(sum(done.prompt_tokens) / done.bsz),
+        "prompt_tokens": sum(done.prompt_tokens),
         "prefill_time_s": done.prefill_time_s,
         "ttft_s": done.ttft_s,
         "tpot_s": None if math.isnan(tpot_s) else tpot_s,

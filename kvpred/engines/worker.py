@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from kvpred.engines.base import Engine, EngineError, Generation, Target, Usage
@@ -36,8 +37,8 @@ class Worker(Engine):
 
     Raises
     ------
-    UsageError, DataError, MissingExtraError, EngineError
-        As the engine does.
+    UsageError, DataError, EngineError
+        As the engine does; a missing extra becomes a plain `KvpredError`.
     """
 
     def __init__(
@@ -121,12 +122,16 @@ class Worker(Engine):
 
     def _died(self, name: str) -> EngineError:
         self._process.join(timeout=10)
-        return EngineError(f"{self.name} died in {name} (exit code {self._process.exitcode}).")
+        return EngineError(
+            f"{self.name} died in {name} (exit code {self._process.exitcode}); out of memory, most likely: "
+            "serve fewer or shorter sequences."
+        )
 
 
 def _serve(pipe: Connection, engine_type: type[Engine], target: Target, methods: Sequence[Method]) -> None:
     """Make the engine and answer calls until the pipe ends; what it prints goes to stderr."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)
     engine = _answer(pipe, engine_type, target, methods, keep=True)
     if engine is None:
@@ -140,6 +145,14 @@ def _serve(pipe: Connection, engine_type: type[Engine], target: Target, methods:
         pass
     finally:
         engine.close()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, even in the middle of a batch."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _answer(pipe: Connection, function: Any, *args: Any, keep: bool = False, **kwargs: Any) -> Any:
@@ -163,5 +176,5 @@ def _with_peak(engine: Engine, *args: Any, **kwargs: Any) -> Generation:
     if done.peak_memory_bytes is not None or not _STATUS.exists():
         return done
     lines = _STATUS.read_text(encoding="utf-8").splitlines()
-    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return replace(done, peak_memory_bytes=1024 * int(peak))
+    peaks = [1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return replace(done, peak_memory_bytes=peaks[0] if peaks else None)

@@ -14,14 +14,8 @@ from kvpred.evaluation.accuracy_report import AccuracyReport, CellAccuracy, Site
 from kvpred.evaluation.intervals import Coverage, coverage, log_half_widths
 from kvpred.evaluation.noise import MedianNoise, median_noise
 from kvpred.evaluation.ranking import Ranking, rank_methods
-from kvpred.predictors.calibration import (
-    BASELINE,
-    Profiles,
-    canonical,
-    fit_stage_methods,
-    predict_sites,
-    stage_lengths,
-)
+from kvpred.methods import BASELINE
+from kvpred.predictors.calibration import Profiles, canonical, fit_stage_methods, predict_sites, stage_lengths
 from kvpred.predictors.crossval import SPLITS, HeldOut, folds, hold_out
 from kvpred.predictors.greybox import STAGES
 from kvpred.predictors.predictor import Predictor

@@ -12,14 +12,8 @@ from numpy.typing import NDArray
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
 from kvpred.evaluation.intervals import Coverage, coverage
-from kvpred.predictors.calibration import (
-    BASELINE,
-    canonical,
-    fit_stage_methods,
-    predict_sites,
-    sites_of,
-    stage_lengths,
-)
+from kvpred.methods import BASELINE
+from kvpred.predictors.calibration import canonical, fit_stage_methods, predict_sites, sites_of, stage_lengths
 from kvpred.predictors.crossval import conformal_quantile, hold_out
 from kvpred.predictors.greybox import STAGES, Array, StageFit, StageForm, StageSites, fit_stage
 from kvpred.predictors.nnls import nnls

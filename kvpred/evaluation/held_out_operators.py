@@ -22,7 +22,7 @@ from kvpred.evaluation.profile_tables import (
     repeats,
     token_rows,
 )
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 from kvpred.predictors.greybox import STAGES, Array
 from kvpred.predictors.in_place import at_rows, site_lengths, site_tokens
 from kvpred.predictors.operators import OperatorSet, fit_operators, operator_tables, stage_operator

@@ -19,8 +19,8 @@ from kvpred.evaluation.live_report import LiveCell, LivePrediction, LiveReport, 
 from kvpred.evaluation.noise import median_noise, median_of_normals
 from kvpred.evaluation.ranking import TOLD_APART, Ranking
 from kvpred.evaluation.verdict import LearntMethod, LearntStage, Verdict, method_verdict, overall_verdict
-from kvpred.methods import get_method
-from kvpred.predictors.calibration import ASSUMED_RUN_NOISE, BASELINE, canonical
+from kvpred.methods import BASELINE, get_method
+from kvpred.predictors.calibration import ASSUMED_RUN_NOISE, canonical
 from kvpred.predictors.greybox import STAGES
 
 Floats = NDArray[np.float64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -180,6 +181,10 @@ class LiveValidation:
     report : LiveReport
     verdict : Verdict
         As a calibration is judged, but by sites that were measured afterwards.
+    drift : mapping of str to float
+        By stage: how many times longer fp16 took than when it was calibrated, at sites known from there.
+    steady_accuracy : mapping of str to float
+        By stage: mean accuracy with the drift taken out of the measured times.
     notes : tuple of str
         What a reader must know about the runs, a sentence each.
     """
@@ -191,4 +196,6 @@ class LiveValidation:
     seed: int
     report: LiveReport
     verdict: Verdict
+    drift: Mapping[str, float]
+    steady_accuracy: Mapping[str, float]
     notes: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from kvpred.evaluation.profile_tables import (
     repeats,
     token_rows,
 )
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 from kvpred.predictors.greybox import STAGES
 from kvpred.predictors.in_place import site_keys
 from kvpred.predictors.operators import ATTENTION_OPERATORS

@@ -12,8 +12,7 @@ from kvpred.errors import DataError
 from kvpred.evaluation.held_out_operators import MOST_NOISE, OperatorError, held_out_operators
 from kvpred.evaluation.premise import MethodRatio, compare_methods
 from kvpred.evaluation.step_sums import StepSum, step_sums
-from kvpred.methods import get_method
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE, get_method
 
 
 @dataclass(frozen=True, slots=True)

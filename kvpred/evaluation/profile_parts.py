@@ -12,9 +12,8 @@ from kvpred.data.profiles import Columns, Profile, timed_operators
 from kvpred.errors import UsageError
 from kvpred.evaluation.profile_rows import rows_by_site, site_ms
 from kvpred.evaluation.speedups import StepTime
-from kvpred.methods import get_method
+from kvpred.methods import BASELINE, get_method
 from kvpred.models import ModelSpec
-from kvpred.predictors.calibration import BASELINE
 from kvpred.predictors.profiled import ONCE_PER_STEP
 from kvpred.profiling.grid import Site
 

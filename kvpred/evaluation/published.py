@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from kvpred.data.sites import SiteTable
 from kvpred.evaluation.accuracy import copies
-from kvpred.predictors.calibration import BASELINE, canonical, fit_stage_methods, predict_sites
+from kvpred.methods import BASELINE
+from kvpred.predictors.calibration import canonical, fit_stage_methods, predict_sites
 from kvpred.predictors.crossval import hold_out
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvpred.data.sites import SiteTable
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 
 Floats = NDArray[np.float64]
 

@@ -15,8 +15,7 @@ from kvpred.data.profiles import Manifest, Profile
 from kvpred.evaluation.noise import median_noise
 from kvpred.evaluation.profile_rows import rows_by_site, site_ms
 from kvpred.evaluation.ranking import TOLD_APART
-from kvpred.methods import get_method
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE, get_method
 from kvpred.predictors.in_place import step_sites
 from kvpred.profiling.grid import Site
 

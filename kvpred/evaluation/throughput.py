@@ -14,8 +14,7 @@ from kvpred.data.runs import Run
 from kvpred.data.sites import GENERATED_TOKENS_COUNTED_IN, RunSite, SiteTable, pool_sites
 from kvpred.evaluation.noise import median_noise
 from kvpred.evaluation.ranking import TOLD_APART
-from kvpred.methods import get_method
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE, get_method
 
 Floats = NDArray[np.float64]
 _Key = tuple[str, str, RunSite]

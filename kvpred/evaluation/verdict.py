@@ -14,7 +14,8 @@ from kvpred.evaluation.accuracy import evaluate
 from kvpred.evaluation.accuracy_report import AccuracyReport, SitePrediction
 from kvpred.evaluation.noise import median_noise
 from kvpred.evaluation.ranking import rank_methods
-from kvpred.predictors.calibration import BASELINE, Profiles, predict_sites
+from kvpred.methods import BASELINE
+from kvpred.predictors.calibration import Profiles, predict_sites
 from kvpred.predictors.crossval import SITE_BY_SITE
 from kvpred.predictors.greybox import STAGES
 from kvpred.predictors.predictor import Predictor

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "kvpred.methods"
 
+BASELINE = "fp16"
+"""The method that every other one is compared with and learnt from: the uncompressed 16-bit cache."""
+
 
 def list_methods() -> list[Method]:
     """List every known method with its default parameters, by name.

@@ -15,8 +15,9 @@ from kvpred.data.files import is_folder, read_text, replaced_folder, write_text
 from kvpred.data.sites import SiteTable, read_site_table, write_site_table
 from kvpred.errors import DataError
 from kvpred.hardware import DeviceSpec, LinkSpec
+from kvpred.methods import BASELINE
 from kvpred.models import ModelSpec
-from kvpred.predictors.calibration import BASELINE, Profiles, StageFits
+from kvpred.predictors.calibration import Profiles, StageFits
 from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import STAGES, StageFit, StageForm
 from kvpred.predictors.predictor import Predictor, StageCalibration

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
-from kvpred.methods import get_method
+from kvpred.methods import BASELINE, get_method
+from kvpred.predictors.forms import choose_form
 from kvpred.predictors.greybox import (
     SITE_NOISE,
     Array,
@@ -22,11 +23,9 @@ from kvpred.predictors.greybox import (
     StageFit,
     StageForm,
     StageSites,
-    choose_form,
     fit_stage,
 )
 
-BASELINE = "fp16"
 Profiles = Mapping[str, DeviceTimes]
 # Profiles, or what makes them of the sites that a fit may learn from.
 ProfileSource = Profiles | Callable[[SiteTable], Profiles]

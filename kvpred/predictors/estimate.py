@@ -11,10 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from kvpred.errors import UsageError
 from kvpred.hardware import DeviceSpec, get_device, get_engine_spec
-from kvpred.methods import Method, get_method
+from kvpred.methods import BASELINE, Method, get_method
 from kvpred.methods.quantities import MAX_BSZ, MAX_TOKENS, whole
 from kvpred.models import ModelSpec, get_model
-from kvpred.predictors.calibration import BASELINE
 from kvpred.predictors.memory import predict_memory
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import Place

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from kvpred.data.profiles import Columns, Profile, time_column
 from kvpred.data.sites import SITE_COLUMNS, SiteTable
 from kvpred.errors import DataError, UsageError
-from kvpred.methods import get_method
-from kvpred.predictors.calibration import BASELINE, Profiles
+from kvpred.methods import BASELINE, get_method
+from kvpred.predictors.calibration import Profiles
 from kvpred.predictors.greybox import StageFit, StageForm
 from kvpred.predictors.predictor import Predictor, StageCalibration, fit_predictor
 from kvpred.predictors.profiled import MS, ProfiledStep, profiled_steps

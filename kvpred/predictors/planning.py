@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from kvpred.data.sites import RunSite
 from kvpred.errors import UsageError
-from kvpred.methods import get_method
+from kvpred.methods import BASELINE, get_method
 from kvpred.models import ModelSpec
-from kvpred.predictors.calibration import BASELINE, mean_attended
+from kvpred.predictors.calibration import mean_attended
 from kvpred.predictors.greybox import PRIOR_SPREAD, SITE_NOISE, STAGES, Array, StageFit, StageForm
 from kvpred.predictors.predictor import Predictor
 

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
+from kvpred.methods import BASELINE
 from kvpred.predictors.calibration import (
-    BASELINE,
     LEAST_ERROR,
     STEADYING_SITES,
     Profiles,

@@ -10,10 +10,11 @@ import numpy as np
 from kvpred.data.profiles import Profile
 from kvpred.data.sites import SiteTable
 from kvpred.errors import DataError, NotCoveredError
-from kvpred.methods import get_method
-from kvpred.predictors.calibration import ASSUMED_RUN_NOISE, BASELINE, Profiles, StageFits
+from kvpred.methods import BASELINE, get_method
+from kvpred.predictors.calibration import ASSUMED_RUN_NOISE, Profiles, StageFits
 from kvpred.predictors.domain import Domain
-from kvpred.predictors.greybox import STAGES, Array, StageFit, candidate_forms
+from kvpred.predictors.forms import candidate_forms
+from kvpred.predictors.greybox import STAGES, Array, StageFit
 from kvpred.predictors.operators import (
     ATTENTION_OPERATORS,
     DECODE,

@@ -8,9 +8,9 @@ import numpy as np
 
 from kvpred.errors import NotCoveredError
 from kvpred.hardware import DeviceSpec
-from kvpred.methods import get_method
+from kvpred.methods import BASELINE, get_method
 from kvpred.models import ModelSpec
-from kvpred.predictors.calibration import BASELINE, StageFits
+from kvpred.predictors.calibration import StageFits
 from kvpred.predictors.greybox import ATTENTION, Array, StageFit
 
 # Start-up of one all-reduce: 10 µs on 2 and 61 µs on 4 and 8 A100 for small messages, the medians of Vidur's

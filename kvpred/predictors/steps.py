@@ -8,8 +8,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from kvpred.methods import Method, get_method
-from kvpred.predictors.calibration import BASELINE, StageFits, mean_attended
+from kvpred.methods import BASELINE, Method, get_method
+from kvpred.predictors.calibration import StageFits, mean_attended
 from kvpred.predictors.greybox import ATTENTION, Array, StageForm
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import TRANSFER_LOG_ERROR, Place, host_share, split_fixed, transfer

@@ -180,6 +180,13 @@ def live_notes(result: LiveValidation) -> list[str]:
         "Two methods are told apart at a site where the median of their paired log ratios exceeds two "
         "standard errors; only such pairs count for the order and for the sign of speed-ups.",
     ]
+    if result.drift:
+        changes = " and ".join(
+            f"{100 * (factor - 1):+.1f} % in {stage} (accuracy without that {100 * steady:.1f} %)"
+            for stage, factor in result.drift.items()
+            if (steady := result.steady_accuracy.get(stage)) is not None
+        )
+        notes.append(f"fp16, measured again at sites that calibration knows, took longer by {changes}.")
     notes += result.notes
     if report.unmeasured:
         notes.append(
@@ -200,6 +207,8 @@ def live_record(result: LiveValidation) -> dict[str, Any]:
         "digest": result.digest,
         "seed": result.seed,
         "level": report.level,
+        "drift": dict(result.drift),
+        "steady_accuracy": dict(result.steady_accuracy),
         "n_runs": report.n_runs,
         "marked": report.marked,
         "stages": [asdict(stage) for stage in report.stages],

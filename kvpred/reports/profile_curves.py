@@ -9,7 +9,7 @@ from typing import Any
 from kvpred.evaluation.profile_parts import AttentionTime
 from kvpred.evaluation.profile_views import ProfileViews, largest_common
 from kvpred.evaluation.speedups import StepTime
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 from kvpred.reports.axes import length_axis, log_axis, panels, some_batches
 from kvpred.reports.figures import Figure
 from kvpred.reports.profile_panels import STEP, Item, finish, methods_of, named, stages_of

@@ -8,7 +8,7 @@ from typing import Any
 from kvpred.evaluation.profile_parts import AttentionTime, Composition
 from kvpred.evaluation.profile_views import ProfileViews
 from kvpred.evaluation.speedups import StepTime
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 from kvpred.reports.style import layout, method_label, method_marker
 
 Item = AttentionTime | Composition | StepTime

@@ -11,7 +11,7 @@ from typing import Any
 from kvpred.data.sites import RunSite
 from kvpred.evaluation.throughput import Setting, Throughput
 from kvpred.evaluation.throughput_views import Tally, ThroughputViews, tally
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 from kvpred.reports.figures import Figure
 from kvpred.reports.folder import Written, write_report
 from kvpred.reports.sheets import Column, Sheet, decimal, percent, sheet

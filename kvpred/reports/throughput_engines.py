@@ -10,7 +10,7 @@ from typing import Any
 
 from kvpred.evaluation.throughput import Setting, Throughput
 from kvpred.evaluation.throughput_views import Side, Tally, ThroughputViews, tally
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 from kvpred.reports.axes import log_axis, panels, some_batches
 from kvpred.reports.figures import Figure
 from kvpred.reports.style import BLACK, method_label, method_marker

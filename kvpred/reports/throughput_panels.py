@@ -13,7 +13,7 @@ from kvpred.data.sites import RunSite
 from kvpred.evaluation.ranking import TOLD_APART
 from kvpred.evaluation.throughput import Throughput
 from kvpred.evaluation.throughput_views import ThroughputViews, where
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 from kvpred.reports.axes import length_axis
 from kvpred.reports.profile_panels import named
 from kvpred.reports.style import layout

@@ -13,8 +13,8 @@ from kvpred.data.sites import RunSite, SiteTable, pool_sites
 from kvpred.errors import DataError
 from kvpred.evaluation.verdict import LearntMethod, Verdict, judge_calibration, overall_verdict
 from kvpred.hardware import get_device, get_engine_spec
+from kvpred.methods import BASELINE
 from kvpred.models import get_model
-from kvpred.predictors.calibration import BASELINE
 from kvpred.predictors.crossval import SITE_BY_SITE
 from kvpred.predictors.greybox import STAGES
 from kvpred.predictors.planning import next_run

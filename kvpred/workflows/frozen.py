@@ -17,7 +17,8 @@ from kvpred.data.files import is_folder, read_text, write_text
 from kvpred.data.sites import RunSite
 from kvpred.errors import DataError, UsageError
 from kvpred.evaluation.live_report import LivePrediction
-from kvpred.predictors.calibration import BASELINE, mean_attended
+from kvpred.methods import BASELINE
+from kvpred.predictors.calibration import mean_attended
 from kvpred.predictors.predictor import Predictor
 
 PREDICTIONS, MEASURED = "predictions.json", "measured"

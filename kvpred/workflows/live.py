@@ -12,15 +12,15 @@ import kvpred
 from kvpred.data.files import read_text
 from kvpred.engines.registry import engine_class
 from kvpred.errors import DataError, UsageError
+from kvpred.evaluation.host_drift import N_CONTROLS, control_sites, host_drift, without_drift
 from kvpred.evaluation.live import judge_live, live_verdict
 from kvpred.evaluation.live_report import LivePrediction, LiveValidation
 from kvpred.evaluation.unseen import draw_sites
 from kvpred.hardware import detect_host
 from kvpred.hardware.host import HOST_CPU, detect_cpu
-from kvpred.methods import get_method, split_methods
+from kvpred.methods import BASELINE, get_method, split_methods
 from kvpred.models import get_model
 from kvpred.predictors.bundle import FILES
-from kvpred.predictors.calibration import BASELINE
 from kvpred.predictors.predictor import Predictor
 from kvpred.workflows.calibrating import trusted
 from kvpred.workflows.frozen import MEASURED, PREDICTIONS, freeze, predict_sites
@@ -108,7 +108,9 @@ def validate_live(
     predictions = predict_sites(predictor, wanted.methods, level=request.level)
     frozen = freeze(_stated(request, predictor, predictions), output)
     progress(f"{len(predictions)} predictions in {output / PREDICTIONS} (SHA-256 {frozen.digest}); measuring")
-    runs = measure(wanted, output / MEASURED, budget_s=budget_s, progress=measuring)
+    runs = measure(
+        _with_controls(wanted, predictor), output / MEASURED, budget_s=budget_s, progress=measuring
+    )
     if early := [run for run in runs if run.measured_at is not None and run.measured_at < frozen.written_at]:
         raise DataError(
             f"{len(early)} runs are older than the predictions of {frozen.written_at.isoformat()}: they may "
@@ -117,6 +119,8 @@ def validate_live(
         )
     kept, notes = trusted(runs)
     report = judge_live(predictions, kept, level=request.level)
+    drift = host_drift(predictor.sites, kept)
+    steady = judge_live(predictions, without_drift(kept, drift), level=request.level)
     return LiveValidation(
         name=request.predictor.name,
         provenance=predictor.provenance,
@@ -125,6 +129,8 @@ def validate_live(
         seed=request.seed,
         report=report,
         verdict=live_verdict(report),
+        drift=drift,
+        steady_accuracy={stage.stage: stage.accuracy for stage in steady.stages},
         notes=tuple(notes),
     )
 
@@ -153,6 +159,14 @@ def _measure_request(request: LiveRequest, predictor: Predictor) -> MeasureReque
         options=request.options,
         seed=request.seed,
     )
+
+
+def _with_controls(wanted: MeasureRequest, predictor: Predictor) -> MeasureRequest:
+    """Add sites of fp16 that calibration knows, amid the others: they tell whether the host drifted."""
+    sites = list(wanted.methods[BASELINE])
+    for place, control in enumerate(control_sites(predictor.sites), start=1):
+        sites.insert(place * len(sites) // (N_CONTROLS + 1), control)
+    return replace(wanted, methods={**wanted.methods, BASELINE: sites})
 
 
 def _name_of_device(predictor: Predictor) -> str:

@@ -15,9 +15,9 @@ from kvpred.data.files import read_text
 from kvpred.data.sites import RunSite
 from kvpred.engines.runner import RUNS
 from kvpred.errors import DataError
-from kvpred.methods import get_method
+from kvpred.methods import BASELINE, get_method
 from kvpred.models import get_model
-from kvpred.predictors.planning import candidate_sites, plan_for
+from kvpred.predictors.planning import METHOD_SITES, candidate_sites, plan_for
 from kvpred.predictors.predictor import Predictor
 from kvpred.workflows.reading import read_measured_runs
 
@@ -101,7 +101,8 @@ def planned_sites(
     longest = min(max_prompt_len or spec.max_position, spec.max_position - output_len) + output_len
     candidates = candidate_sites(bsz=bsz, max_seq_len=longest, max_tokens=max_tokens, output_len=output_len)
     known = measured_sites(output)
-    missing = {m: max(n_sites - len(known.get(m, ())), 0) for m in methods}
+    wanted = {m: n_sites if m == BASELINE else min(n_sites, METHOD_SITES) for m in methods}
+    missing = {m: max(wanted[m] - len(known.get(m, ())), 0) for m in methods}
     planned = plan_for(predictor, spec, methods, candidates, max(missing.values()), measured=known)
     return {m: [*known.get(m, ()), *planned[m][: missing[m]]] for m in methods}
 

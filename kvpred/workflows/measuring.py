@@ -16,10 +16,9 @@ from kvpred.engines.registry import engine_class
 from kvpred.engines.runner import FILES, JOURNAL, Measurement
 from kvpred.errors import UsageError
 from kvpred.hardware import get_device
-from kvpred.methods import get_method, split_methods
+from kvpred.methods import BASELINE, get_method, split_methods
 from kvpred.models import ModelSpec, get_model
 from kvpred.models.weights import installed_weights
-from kvpred.predictors.calibration import BASELINE
 from kvpred.workflows.profiling import DTYPES, resolve_device
 
 DEFAULT_REPEATS = 5

@@ -14,9 +14,8 @@ from kvpred.evaluation.profile_parts import Rates, attention_times, compositions
 from kvpred.evaluation.profile_views import ProfileViews, summarise
 from kvpred.evaluation.speedups import crossings, differences, step_times
 from kvpred.hardware import DeviceSpec, get_device
-from kvpred.methods import get_method, list_methods
+from kvpred.methods import BASELINE, get_method, list_methods
 from kvpred.models import ModelSpec, get_model
-from kvpred.predictors.calibration import BASELINE
 
 
 def view_profiles(

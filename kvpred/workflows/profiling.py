@@ -18,9 +18,8 @@ from kvpred.evaluation.speedups import StepTime, step_times
 from kvpred.hardware import DeviceSpec
 from kvpred.hardware.catalogue import CATALOGUE
 from kvpred.hardware.host import detect_cpu, detect_host
-from kvpred.methods import Method, get_method, list_methods, split_methods
+from kvpred.methods import BASELINE, Method, get_method, list_methods, split_methods
 from kvpred.models import ModelSpec, get_model
-from kvpred.predictors.calibration import BASELINE
 
 if TYPE_CHECKING:
     from kvpred.profiling.stack import Stack

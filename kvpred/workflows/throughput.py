@@ -10,7 +10,7 @@ from kvpred.data.runs import Run
 from kvpred.errors import DataError
 from kvpred.evaluation.throughput import Setting, Throughput, throughputs
 from kvpred.evaluation.throughput_views import ThroughputViews, side_by_side, where
-from kvpred.predictors.calibration import BASELINE
+from kvpred.methods import BASELINE
 from kvpred.workflows.reading import blamed_on, read_measured_runs
 
 _RULE = (

@@ -12,9 +12,10 @@ from kvpred.data.runs import Run
 from kvpred.data.sites import pool_sites
 from kvpred.errors import DataError, UsageError
 from kvpred.hardware import get_device, get_engine_spec
+from kvpred.methods import BASELINE
 from kvpred.models import get_model
 from kvpred.predictors.bundle import FILES
-from kvpred.predictors.calibration import BASELINE, Profiles
+from kvpred.predictors.calibration import Profiles
 from kvpred.predictors.estimate import DEFAULT_ENGINE
 from kvpred.predictors.predictor import Predictor, fit_predictor
 from kvpred.predictors.scaling import Place

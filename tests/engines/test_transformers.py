@@ -118,7 +118,7 @@ def operators(engine: Transformers) -> set[str]:
 def test_all_methods_share_one_attention(engines: Engines) -> None:
     for kind, attention in ((Transformers, "kvpred"), (TransformersEager, "eager")):
         assert engines[kind].settings() == {
-            "attention": attention, "dtype": "bfloat16", "threads": torch.get_num_threads(), "n_layers": 3,
+            "attention": attention, "dtype": "bfloat16", "threads": torch.get_num_threads(),
             "weights": "random",
         }  # fmt: skip
         assert set(engines[kind].versions()) == {"torch", "transformers"}

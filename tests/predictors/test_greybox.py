@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvpred.errors import UsageError
-from kvpred.predictors.greybox import StageFit, StageForm, StageSites, choose_form, fit_stage
+from kvpred.predictors.greybox import StageFit, StageForm, StageSites, fit_stage
 
 PREFILL = (StageForm("prefill", overlap=2.0), np.array([0.05, 1.7e-4, 1.3e-8]))
 DECODE = (StageForm("decode"), np.array([0.034, 2e-4, 8.3e-7]))
@@ -130,29 +130,6 @@ def test_fewer_sites_than_terms_are_refused_without_a_prior(law, make_sites: Mak
     sites = make_sites(form, coef).select(np.arange(len(coef) - 1))
     with pytest.raises(UsageError, match=f"{len(coef) - 1} sites of decode; at least {len(coef)}"):
         fit_stage(form, sites)
-
-
-# Forms
-
-
-@pytest.mark.parametrize("law", LAWS, ids=str)
-@pytest.mark.parametrize("noise", [0.0, 0.01])
-def test_the_form_behind_the_times_is_found(law, noise: float, make_sites: MakeSites) -> None:
-    form, coef = law
-    groups = [make_sites(form, coef, bsz=BATCHES, noise=noise, seed=seed) for seed in range(3)]
-    assert choose_form(form.stage, groups) == form
-
-
-@pytest.mark.parametrize("law", [PREFILL, DECODE], ids=str)
-def test_noise_does_not_talk_the_default_form_away(law, make_sites: MakeSites) -> None:
-    form, coef = law
-    chosen = [choose_form(form.stage, [make_sites(form, coef, noise=0.04, seed=seed)]) for seed in range(20)]
-    assert chosen.count(form) >= 18
-
-
-def test_too_few_sites_to_compare_forms_get_the_default(make_sites: MakeSites) -> None:
-    sites = make_sites(*DECODE_OVERLAPPED).select(np.arange(4))
-    assert choose_form("decode", [sites]) == StageForm("decode")
 
 
 # What a fit leaves uncertain

@@ -8,8 +8,9 @@ import pytest
 
 from kvpred.data.sites import RunSite
 from kvpred.errors import UsageError
+from kvpred.methods import BASELINE
 from kvpred.models import get_model
-from kvpred.predictors.calibration import BASELINE, fit_stage_methods, predict_sites, sites_of, stage_lengths
+from kvpred.predictors.calibration import fit_stage_methods, predict_sites, sites_of, stage_lengths
 from kvpred.predictors.greybox import PRIOR_STRENGTH, STAGES, StageFit, StageForm, StageSites, fit_stage
 from kvpred.predictors.planning import METHOD_SITES, candidate_sites, next_run, plan_for, plan_sites
 from kvpred.predictors.predictor import Predictor

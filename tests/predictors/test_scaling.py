@@ -11,7 +11,7 @@ import kvpred
 from kvpred.errors import NotCoveredError
 from kvpred.hardware import get_device, list_devices
 from kvpred.models import get_model, list_models
-from kvpred.predictors.greybox import STAGES, StageFit
+from kvpred.predictors.greybox import STAGES, StageFit, StageForm
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import ALL_REDUCE_START_S, Place, host_share, split_fixed, transfer
 
@@ -31,6 +31,15 @@ def test_carrying_to_the_same_place_changes_nothing(packaged: Predictor, stage: 
     for method, fit in fits.fits.items():
         np.testing.assert_allclose(same.fits[method].coef, fit.coef, rtol=1e-12)
         np.testing.assert_allclose(same.fits[method].covariance, fit.covariance, rtol=1e-12)
+
+
+def test_all_reading_of_the_cache_scales_with_its_bytes(packaged: Predictor) -> None:
+    fits = packaged.stages["decode"].fits
+    form = StageForm("decode", crowded=True)
+    fit = StageFit(form, np.array([0.03, 2e-4, 8e-7, 4e-7]), np.zeros((4, 4)))
+    slower = replace(A6000, memory_bandwidth_bytes_s=A6000.memory_bandwidth_bytes_s / 2)
+    carried = transfer(replace(fits, form=form, fits={"fp16": fit}), packaged.place, Place(LLAMA, slower))
+    np.testing.assert_allclose(carried.fits["fp16"].coef[2:], 2 * fit.coef[2:])
 
 
 @given(fixed_s=st.just(0.0) | st.floats(1e-9, 0.1))

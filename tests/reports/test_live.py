@@ -52,6 +52,8 @@ def result() -> LiveValidation:
         seed=7,
         report=report,
         verdict=live_verdict(report),
+        drift={"prefill": 0.98, "decode": 1.1},
+        steady_accuracy={"prefill": 0.97, "decode": 0.99},
         notes=("2 of 72 runs are marked (drift): 2 are left out.",),
     )
 
@@ -86,6 +88,7 @@ def test_notes_give_the_verdict_the_digest_and_the_marks(result: LiveValidation)
     assert "Verdict: good" in notes
     assert "ab" * 32 in notes
     assert "2 of 72 runs are marked" in notes
+    assert "-2.0 % in prefill (accuracy without that 97.0 %) and +10.0 % in decode" in notes
     assert "not judged" not in notes
 
 
