@@ -48,6 +48,8 @@ images: .venv/.dev ## Draw docs/images/ anew (needs Chrome or Chromium)
 	$(BIN)/kvpred validate --report build/accuracy >/dev/null
 	mkdir -p docs/images
 	cp build/accuracy/predicted_measured.png build/accuracy/few_shot.png docs/images/
+	$(BIN)/kvpred report throughput --runs data/measured/engines --output build/engines >/dev/null
+	cp build/engines/engines.png docs/images/
 
 bench: .venv/.dev ## Time a cold start and a million predictions, the error of a transfer, and kill measurements
 	$(BIN)/python benchmarks/cold_start.py

@@ -87,7 +87,10 @@ def measure_command(
     method: Annotated[
         str, typer.Option("--method", help="Methods separated by commas, or all; fp16 is always measured.")
     ] = "all",
-    model: ModelOption = "smollm2-135m",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Catalogue name, or path of a config.json; smollm2-135m if not given."),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Folder or GGUF file of the model's weights.")
     ] = None,
@@ -114,7 +117,9 @@ def measure_command(
         int, typer.Option("--max-tokens", min=1, help="Most tokens of a planned batch.")
     ] = 16384,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; each visits every site.")] = 5,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:0.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda or cuda:0; a server's by its catalogue name.")
+    ] = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="bfloat16, float16 or float32: of weights and 16-bit caches.")
     ] = "bfloat16",
@@ -154,6 +159,7 @@ def measure_command(
     from kvpred.reports.served import served_table
     from kvpred.workflows import measure_sites, measuring
 
+    model, device = measuring.what_and_where(engine, model=model, device=device)
     methods = measuring.methods_of(engine, method)
     if sum(given is not None for given in (prompt_len, grid, plan)) > 1:
         raise UsageError("give one of --prompt-len, --grid and --plan")
@@ -169,6 +175,7 @@ def measure_command(
             bsz=integers("--bsz", bsz),
             max_tokens=max_tokens,
             output_len=output_len,
+            resume=resume,
         )
     else:
         asked = (
@@ -206,5 +213,7 @@ def measure_command(
     found = served_sites(runs)
     if marked := sum(site.marked for site in found):
         note(f"{marked} of {sum(site.runs for site in found)} runs are marked: a busy host, or a slower one")
+    for proof in measuring.unproven(output) if found else ():
+        note(f"{proof.method} is not proven: it {proof.text}")
     note(f"runs under {output}" if found else "nothing measured: no run fits the budget")
     emit([asdict(site) for site in found], form, lambda width: served_table(found, width=width))

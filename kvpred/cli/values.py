@@ -19,11 +19,11 @@ def seconds(option: str, text: str) -> float:
 
 
 def integers(option: str, text: str) -> list[int]:
-    """Return whole numbers that are separated by commas."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} {text!r}: write whole numbers separated by commas.") from None
+    """Return whole numbers of at least 1 that are separated by commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"{option} {text!r}: write whole numbers of at least 1, separated by commas.")
+    return [int(part) for part in parts]
 
 
 def pairs(option: str, texts: Sequence[str], *, alone: str | None = None) -> Iterator[tuple[str, str]]:

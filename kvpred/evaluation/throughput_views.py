@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import median
 
 from kvpred.data.sites import RunSite
@@ -68,7 +69,8 @@ Side = Mapping[Setting, Sequence[Throughput]]
 def side_by_side(cases: Iterable[Throughput]) -> dict[tuple[str, str], Side]:
     """Return, by stage and method, the cases with a speed-up at the sites that several settings share.
 
-    Methods of a single setting are left out, and those whose settings have no site in common.
+    Methods of a single setting are left out, and those whose settings have no site in common. Settings that
+    share none with the others are left out too.
     """
     groups: defaultdict[tuple[str, str], defaultdict[Setting, dict[RunSite, Throughput]]] = defaultdict(
         lambda: defaultdict(dict)
@@ -78,10 +80,21 @@ def side_by_side(cases: Iterable[Throughput]) -> dict[tuple[str, str], Side]:
             groups[case.stage, case.method][case.setting][case.site] = case
     sides: dict[tuple[str, str], Side] = {}
     for key, settings in sorted(groups.items()):
-        shared = sorted(set.intersection(*(set(sites) for sites in settings.values())))
-        if len(settings) > 1 and shared:
-            sides[key] = {setting: [sites[site] for site in shared] for setting, sites in settings.items()}
+        shared = _most_shared(settings)
+        if shared:
+            both = {name: own for name, own in settings.items() if all(site in own for site in shared)}
+            sides[key] = {setting: [own[site] for site in shared] for setting, own in both.items()}
     return sides
+
+
+def _most_shared(settings: Mapping[Setting, Mapping[RunSite, Throughput]]) -> list[RunSite]:
+    """Return the sites that all settings share; without any, those of the pair that shares most."""
+    if len(settings) < 2:
+        return []
+    everywhere = set.intersection(*map(set, settings.values()))
+    pairs = [set(one) & set(other) for one, other in combinations(settings.values(), 2)]
+    most = max(pairs, key=len)
+    return sorted(everywhere or most)
 
 
 def where(settings: Iterable[Setting]) -> str:

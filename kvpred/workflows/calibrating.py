@@ -12,16 +12,20 @@ from kvpred.data.runs import Run
 from kvpred.data.sites import RunSite, SiteTable, pool_sites
 from kvpred.errors import DataError
 from kvpred.evaluation.verdict import LearntMethod, Verdict, judge_calibration, overall_verdict
-from kvpred.hardware import get_device, get_engine_spec
+from kvpred.hardware import get_engine_spec
 from kvpred.methods import BASELINE
-from kvpred.models import get_model
 from kvpred.predictors.crossval import SITE_BY_SITE
 from kvpred.predictors.greybox import STAGES
 from kvpred.predictors.planning import next_run
 from kvpred.predictors.predictor import Predictor, fit_predictor
-from kvpred.predictors.scaling import Place
 from kvpred.workflows.reading import blamed_on, read_profiles
-from kvpred.workflows.training import Measurements, profiled_operators, provenance_of, read_runs_of_baseline
+from kvpred.workflows.training import (
+    Measurements,
+    place_of,
+    profiled_operators,
+    provenance_of,
+    read_runs_of_baseline,
+)
 
 # fp16's forms have three terms per stage.
 FEWEST_FP16_SITES = 3
@@ -120,7 +124,7 @@ def calibrate(
         sites = pool_sites(kept)
         _check_enough(sites)
         first = runs[0]
-        place = Place(get_model(first.model), get_device(first.device), first.tp)
+        place = place_of(first)
         engine = get_engine_spec(first.engine).name
     progress(f"{len(kept)} runs at {len(sites)} sites; fitting, and leaving each site out in turn")
     profiles = read_profiles(

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,12 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from kvpred.data.files import read_text
 from kvpred.data.sites import RunSite
 from kvpred.engines.runner import RUNS
-from kvpred.errors import DataError
+from kvpred.errors import DataError, UsageError
 from kvpred.methods import BASELINE, get_method
 from kvpred.models import get_model
-from kvpred.predictors.planning import METHOD_SITES, candidate_sites, plan_for
+from kvpred.predictors.planning import METHOD_SITES, SHORTEST_PROMPT, candidate_sites, plan_for
 from kvpred.predictors.predictor import Predictor
 from kvpred.workflows.reading import read_measured_runs
+
+_Count = Annotated[int, Field(ge=1)]
 
 
 class MeasureGrid(BaseModel):
@@ -35,8 +38,8 @@ class MeasureGrid(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    bsz: list[int] = Field(min_length=1)
-    prompt_len: list[int] = Field(min_length=1)
+    bsz: list[_Count] = Field(min_length=1)
+    prompt_len: list[_Count] = Field(min_length=1)
     output_len: int = Field(default=32, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
 
@@ -76,6 +79,7 @@ def planned_sites(
     max_prompt_len: int | None = None,
     max_tokens: int = 16384,
     output_len: int = 32,
+    resume: bool = True,
 ) -> dict[str, list[RunSite]]:
     """Choose the sites that teach most of each method.
 
@@ -96,15 +100,32 @@ def planned_sites(
     max_tokens : int
         Most tokens of a batch.
     output_len : int
+    resume : bool
+        If false, what the folder holds is about to be replaced, and known sites are none.
+
+    Raises
+    ------
+    UsageError
+        If no site fits, or fewer than are to be chosen.
     """
     spec = get_model(model)
     longest = min(max_prompt_len or spec.max_position, spec.max_position - output_len) + output_len
     candidates = candidate_sites(bsz=bsz, max_seq_len=longest, max_tokens=max_tokens, output_len=output_len)
-    known = measured_sites(output)
-    wanted = {m: n_sites if m == BASELINE else min(n_sites, METHOD_SITES) for m in methods}
-    missing = {m: max(wanted[m] - len(known.get(m, ())), 0) for m in methods}
-    planned = plan_for(predictor, spec, methods, candidates, max(missing.values()), measured=known)
-    return {m: [*known.get(m, ()), *planned[m][: missing[m]]] for m in methods}
+    if not candidates:
+        raise UsageError(
+            f"no site to plan: prompts of {SHORTEST_PROMPT} tokens and answers of {output_len} do not fit "
+            f"into max_tokens={max_tokens:,} and {spec.name}'s context of {spec.max_position:,} tokens."
+        )
+    known = measured_sites(output) if resume else {}
+    sites = {}
+    for method in methods:
+        own = known.get(method, [])
+        left = (n_sites if method == BASELINE else min(n_sites, METHOD_SITES)) - len(own)
+        new = (
+            plan_for(predictor, spec, [method], candidates, left, measured=known)[method] if left > 0 else []
+        )
+        sites[method] = [*own, *new]
+    return sites
 
 
 def measured_sites(output: Path) -> dict[str, list[RunSite]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,9 @@ from kvpred.data.runs import Run
 from kvpred.data.sites import RunSite
 from kvpred.engines.base import Engine, Target
 from kvpred.engines.plan import MeasurePlan
-from kvpred.engines.proof import USAGE_OUTPUT_LEN, USAGE_PROMPT_LEN
+from kvpred.engines.proof import USAGE_OUTPUT_LEN, USAGE_PROMPT_LEN, Proof
 from kvpred.engines.registry import engine_class
-from kvpred.engines.runner import FILES, JOURNAL, Measurement
+from kvpred.engines.runner import FILES, JOURNAL, MANIFEST, Measurement
 from kvpred.errors import UsageError
 from kvpred.hardware import get_device
 from kvpred.methods import BASELINE, get_method, split_methods
@@ -21,6 +22,7 @@ from kvpred.models import ModelSpec, get_model
 from kvpred.models.weights import installed_weights
 from kvpred.workflows.profiling import DTYPES, resolve_device
 
+DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_REPEATS = 5
 
 
@@ -48,7 +50,7 @@ class MeasureRequest:
 
     engine: str
     methods: Mapping[str, Sequence[RunSite]]
-    model: str = "smollm2-135m"
+    model: str = DEFAULT_MODEL
     weights: Path | None = None
     device: str = "cpu"
     dtype: str = "bfloat16"
@@ -140,6 +142,29 @@ def plan_measurement(request: MeasureRequest) -> MeasurePlan:
         seed=request.seed,
     )
     return MeasurePlan(engine, target, sites, request.repeats, device.name, device.title)
+
+
+def what_and_where(engine: str, *, model: str | None, device: str | None) -> tuple[str, str]:
+    """Return the model and the device that runs are of: small ones of this host, if not given.
+
+    Raises
+    ------
+    UsageError
+        If they are not given for a server, whose model and device nobody else can tell.
+    """
+    if engine_class(engine).remote and (model is None or device is None):
+        raise UsageError(
+            f"{engine}: name the model that the server serves (--model) and the device that it runs on "
+            "(--device; cpu for this host's processor)."
+        )
+    return model or DEFAULT_MODEL, device or "cpu"
+
+
+def unproven(output: Path) -> list[Proof]:
+    """Return the proofs of a measurement that prove less than they should."""
+    manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+    proofs = [Proof(**proof) for proof in manifest["proofs"]]
+    return [proof for proof in proofs if None in (proof.took_effect, proof.sound)]
 
 
 def methods_of(engine: str, names: str) -> list[str]:

@@ -20,7 +20,7 @@ from kvpred.methods import get_method
 from kvpred.models import get_model
 from kvpred.models.weights import installed_weights
 from kvpred.predictors.bundle import save
-from kvpred.predictors.planning import METHOD_SITES, candidate_sites
+from kvpred.predictors.planning import candidate_sites
 from kvpred.workflows.calibrating import calibrate
 from kvpred.workflows.live import LiveRequest, validate_live
 from kvpred.workflows.measure_sites import planned_sites
@@ -34,7 +34,7 @@ PLAN, CALIBRATION, BUNDLE, LIVE, REPORT = "plan.json", "calibration", "bundle", 
 # Engines in the order of preference, and the package without which each is not there.
 PREFERRED = {"openvino": "openvino_genai", "transformers": "transformers", "llamacpp": "xllamacpp"}
 N_METHODS = 4
-# Sites of fp16 to learn from; the other methods need `METHOD_SITES`.
+# Sites of fp16 to learn from; the other methods need fewer.
 N_SITES = 8
 OUTPUT_LEN = 32
 # Of fp16, to learn the pace of this host: a small site and one of a few sequences.
@@ -243,16 +243,14 @@ def scaled(pacing: QuickPlan, output: Path, *, budget_s: float, start_s: float) 
     methods, model = pacing.choice.methods, get_model(pacing.choice.model)
     folder = output / CALIBRATION
     for max_tokens, live_sites, repeats in SCALES:
-        sites: dict[str, list[RunSite]] = {}
-        for named, n_sites in ((methods[:1], N_SITES), (methods[1:], METHOD_SITES)):
-            sites |= planned_sites(
-                named,
-                folder,
-                model=pacing.choice.model,
-                n_sites=n_sites,
-                max_tokens=max_tokens,
-                output_len=OUTPUT_LEN,
-            )
+        sites = planned_sites(
+            methods,
+            folder,
+            model=pacing.choice.model,
+            n_sites=N_SITES,
+            max_tokens=max_tokens,
+            output_len=OUTPUT_LEN,
+        )
         plan = replace(pacing, sites=sites, live_sites=live_sites, repeats=repeats)
         everywhere = candidate_sites(
             max_seq_len=model.max_position, max_tokens=max_tokens, output_len=OUTPUT_LEN

@@ -12,6 +12,7 @@ from kvpred.data.runs import Run
 from kvpred.data.sites import pool_sites
 from kvpred.errors import DataError, UsageError
 from kvpred.hardware import get_device, get_engine_spec
+from kvpred.hardware.host import HOST_CPU
 from kvpred.methods import BASELINE
 from kvpred.models import get_model
 from kvpred.predictors.bundle import FILES
@@ -87,7 +88,7 @@ def train(
     first = runs[0]
     with blamed_on(measured.runs):
         sites = pool_sites(runs)
-        place = Place(get_model(first.model), get_device(first.device), first.tp)
+        place = place_of(first)
         get_engine_spec(first.engine)
     progress(f"{len(runs)} runs at {len(sites)} sites; fitting and holding sites out")
     if moved := int(sites.moved.sum()):
@@ -108,6 +109,17 @@ def train(
     progress(f"judging the runs labelled {label} alone")
     alone = {f"label {label} alone": evaluate_label(runs, label)}
     return replace(predictor, accuracy={**predictor.accuracy, **alone})
+
+
+def place_of(run: Run) -> Place:
+    """Return what a run was measured on.
+
+    A run of another host's processor keeps that one's name: ``host-cpu`` stands for this host's.
+    """
+    device = get_device(run.device)
+    if device.name == HOST_CPU and run.host not in (None, device.title):
+        device = replace(device, title=str(run.host), cores=None, source="the runs, made on another host")
+    return Place(get_model(run.model), device, run.tp)
 
 
 def check_bundle_folder(folder: Path) -> None:

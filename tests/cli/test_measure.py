@@ -80,6 +80,8 @@ def test_a_dry_run_lists_the_runs_and_measures_nothing(measured: Cli, tmp_path: 
     ("arguments", "message"),
     [
         (("--bsz", "1,two"), "--bsz '1,two': write whole numbers"),
+        (("--bsz", "0"), "--bsz '0': write whole numbers of at least 1"),
+        (("--engine", "openai"), "name the model that the server serves (--model) and the device"),
         (("--prompt-len", "64", "--plan", "4"), "one of --prompt-len, --grid and --plan"),
         (("--option", "threads"), "--option 'threads': write KEY=VALUE"),
         (("--option", "attention=flash"), "option 'attention' is not known"),

@@ -8,7 +8,7 @@ import pytest
 
 from kvpred.data.runs import Run, write_runs
 from kvpred.data.sites import RunSite
-from kvpred.errors import DataError
+from kvpred.errors import DataError, UsageError
 from kvpred.workflows.measure_sites import MeasureGrid, measured_sites, planned_sites, read_grid, spread
 
 INT8 = "kv-int8"
@@ -46,6 +46,7 @@ def test_a_grid_is_read_from_a_file(tmp_path: Path) -> None:
         ("bsz = [1", "not TOML"),
         ("bsz = [1]\n", "prompt_len"),
         ("bsz = []\nprompt_len = [1]\n", "bsz"),
+        ("bsz = [0]\nprompt_len = [1]\n", r"bsz\.0"),
         ('bsz = [1]\nprompt_len = ["many"]\n', r"prompt_len\.0.*many"),
         ("bsz = [1]\nprompt_len = [1]\nrounds = 3\n", "rounds"),
     ],
@@ -70,15 +71,41 @@ def test_a_plan_for_a_fresh_machine_spans_batches_and_lengths(tmp_path: Path) ->
 
 def test_a_plan_keeps_what_is_measured_and_completes_it(tmp_path: Path) -> None:
     first = planned_sites(["fp16"], tmp_path, model="smollm2-135m", n_sites=4)["fp16"]
-    write_runs(
-        tmp_path / "runs.csv", [_run(site, stage) for site in first for stage in ("prefill", "decode")]
-    )
+    _write(tmp_path, first)
 
     more = planned_sites(["fp16"], tmp_path, model="smollm2-135m", n_sites=6)["fp16"]
 
     assert measured_sites(tmp_path) == {"fp16": first}
     assert more[:4] == first
     assert len(set(more)) == 6
+
+
+def test_a_method_that_is_measured_needs_no_candidate(tmp_path: Path) -> None:
+    known = [RunSite(1, length) for length in (256, 512, 1024, 2048)]
+    _write(tmp_path, known)
+
+    plan = planned_sites(["fp16", INT8], tmp_path, model="smollm2-135m", n_sites=4, bsz=(1,), max_tokens=4096)
+
+    assert plan["fp16"] == known
+    assert len(plan[INT8]) == 4
+
+
+def test_runs_that_are_to_be_replaced_are_not_planned_around(tmp_path: Path) -> None:
+    odd = RunSite(3, 777)
+    _write(tmp_path, [odd])
+
+    assert odd in planned_sites(["fp16"], tmp_path, model="smollm2-135m", n_sites=4)["fp16"]
+    assert odd not in planned_sites(["fp16"], tmp_path, model="smollm2-135m", n_sites=4, resume=False)["fp16"]
+
+
+def test_no_room_for_any_site_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="answers of 32 do not fit into max_tokens=200"):
+        planned_sites(["fp16"], tmp_path, model="smollm2-135m", n_sites=4, max_tokens=200)
+
+
+def _write(folder: Path, sites: list[RunSite]) -> None:
+    runs = [_run(site, stage) for site in sites for stage in ("prefill", "decode")]
+    write_runs(folder / "runs.csv", runs)
 
 
 def _run(site: RunSite, stage: str) -> Run:

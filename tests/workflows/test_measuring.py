@@ -10,7 +10,14 @@ import pytest
 from kvpred.data.sites import RunSite
 from kvpred.engines.runner import JOURNAL, RUNS
 from kvpred.errors import UsageError
-from kvpred.workflows.measuring import MeasureRequest, discard, left_to_measure, methods_of, plan_measurement
+from kvpred.workflows.measuring import (
+    MeasureRequest,
+    discard,
+    left_to_measure,
+    methods_of,
+    plan_measurement,
+    what_and_where,
+)
 from tests.tiny import write_model
 
 SITE = RunSite(2, 512)
@@ -56,6 +63,20 @@ def test_all_methods_are_the_engines() -> None:
 def test_a_bad_request_is_refused_before_anything_starts(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_measurement(replace(REQUEST, **changes))  # type: ignore[arg-type]
+
+
+def test_a_servers_model_and_device_must_be_named() -> None:
+    assert what_and_where("openvino", model=None, device=None) == ("smollm2-135m", "cpu")
+    assert what_and_where("openai", model="llama-2-7b", device="a6000") == ("llama-2-7b", "a6000")
+    with pytest.raises(UsageError, match="--device"):
+        what_and_where("openai", model="llama-2-7b", device=None)
+
+
+def test_a_server_elsewhere_is_filed_under_its_own_device() -> None:
+    plan = plan_measurement(replace(REQUEST, engine="openai", model="llama-2-7b", device="a6000"))
+
+    assert (plan.device, plan.host) == ("a6000", "NVIDIA RTX A6000")
+    assert plan.target.weights is None
 
 
 def test_what_is_left_is_listed_without_starting_an_engine(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from kvpred.data.runs import Run
 from kvpred.data.store import write_profile
 from kvpred.errors import DataError, UsageError
+from kvpred.hardware.host import detect_cpu
 from kvpred.methods import get_method
-from kvpred.workflows.training import Measurements, check_bundle_folder, train
+from kvpred.workflows.training import Measurements, check_bundle_folder, place_of, train
 from tests import in_place
 
 HEADER = "model,method,engine,device,bsz,prompt_len,stage,throughput_tok_s"
@@ -37,6 +39,18 @@ def test_the_predictor_knows_where_it_comes_from(runs: Path) -> None:
     assert predictor.engine == "lmdeploy"
     assert predictor.provenance == ("24 runs under lmdeploy of llama-2-7b on NVIDIA RTX A6000 (runs.csv)")
     assert told == ["24 runs at 24 sites; fitting and holding sites out"]
+
+
+def test_another_hosts_processor_keeps_its_name() -> None:
+    run = Run(
+        model="llama-2-7b", engine="openvino", device="host-cpu", method="fp16", bsz=1, prompt_len=256,
+        stage="decode", throughput_tok_s=9.0, host="a processor of 1999",
+    )  # fmt: skip
+    here = detect_cpu()
+
+    assert place_of(run).device.title == "a processor of 1999"
+    assert place_of(run.model_copy(update={"host": here.title})).device == here
+    assert place_of(run.model_copy(update={"host": None})).device == here
 
 
 def test_the_provenance_may_be_said(runs: Path) -> None:
