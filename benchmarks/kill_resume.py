@@ -34,7 +34,6 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 METHODS = 2  # h2o, and fp16 that is always measured
 STARTED = re.compile(r"^kvpred: \d+/\d+ (?!starting|probing)", re.MULTILINE)
 LONGEST_WAIT_S = 1.0
-MOST_GLANCES = 40
 GLANCE_S = 0.001
 
 
@@ -73,6 +72,7 @@ class Sweep:
     name, journal = "profile", "sweep.jsonl"
     key: tuple[str, ...] = ("method", "stage", "bsz", "length")
     options: tuple[str, ...] = ()
+    most_glances = 40
 
     def __init__(self, place: Path, n_lengths: int) -> None:
         self.root = place / "measured"
@@ -129,6 +129,8 @@ class Runs(Sweep):
     name, journal = "measure", "measure.jsonl"
     key = ("method", "bsz", "prompt_len", "repeat")
     options = ("--engine", "transformers", "--repeats", "2")
+    # Tables are written once per site, not after every point.
+    most_glances = 4
 
     @staticmethod
     def grid(lengths: list[int]) -> str:
@@ -149,7 +151,7 @@ KINDS = {kind.name: kind for kind in (Sweep, Runs)}
 def wait(sweep: Sweep, process: subprocess.Popen[bytes], rng: random.Random, *, amid_a_write: bool) -> None:
     """Wait for the moment to kill."""
     if amid_a_write:
-        glances, old = rng.randint(1, MOST_GLANCES), sweep.drafts()
+        glances, old = rng.randint(1, sweep.most_glances), sweep.drafts()
         while process.poll() is None and glances:
             glances -= not sweep.drafts() <= old
             time.sleep(GLANCE_S)

@@ -203,7 +203,7 @@ def test_vidur_loads_a_profile_that_was_measured(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     np.random.seed(0)
-    sweep = root / "measured" / "smollm2-135m_epyc-2-cores"
+    sweep = root / "data" / "measured" / "smollm2-135m_epyc-2-cores"
     measured = sweep / "compute" / "host-cpu" / "smollm2-135m" / "fp16"
     predictor = vidur_predictor(measured, cache=tmp_path / "vidur")
     short = execution_time(predictor, bsz=1, new_tokens=1, kv_len=256)

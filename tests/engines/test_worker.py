@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,12 @@ class Obedient(Engine):
 
     def versions(self) -> dict[str, str]:
         return {"pid": str(os.getpid())}
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Let the worker's process find this file, however the tests were started."""
+    monkeypatch.syspath_prepend(str(root))
 
 
 def worker(**options: str) -> Worker:
