@@ -182,11 +182,12 @@ def live_notes(result: LiveValidation) -> list[str]:
     ]
     if result.drift:
         changes = " and ".join(
-            f"{100 * (factor - 1):+.1f} % in {stage} (accuracy without that {100 * steady:.1f} %)"
+            f"{100 * abs(factor - 1):.1f} % {'longer' if factor > 1 else 'less'} in {stage} "
+            f"(accuracy without that {100 * steady:.1f} %)"
             for stage, factor in result.drift.items()
             if (steady := result.steady_accuracy.get(stage)) is not None
         )
-        notes.append(f"fp16, measured again at sites that calibration knows, took longer by {changes}.")
+        notes.append(f"fp16, measured again at sites that calibration knows, took {changes}.")
     notes += result.notes
     if report.unmeasured:
         notes.append(

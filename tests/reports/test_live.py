@@ -88,7 +88,7 @@ def test_notes_give_the_verdict_the_digest_and_the_marks(result: LiveValidation)
     assert "Verdict: good" in notes
     assert "ab" * 32 in notes
     assert "2 of 72 runs are marked" in notes
-    assert "-2.0 % in prefill (accuracy without that 97.0 %) and +10.0 % in decode" in notes
+    assert "2.0 % less in prefill (accuracy without that 97.0 %) and 10.0 % longer in decode" in notes
     assert "not judged" not in notes
 
 
