@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvpred.cli.app import JUDGE, Format, FormatOption, PredictorOption, app
-from kvpred.cli.output import emit, note, progress_bar
+from kvpred.cli.output import announce, emit, note, progress_bar
 from kvpred.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,9 +119,7 @@ def validate_command(
     )
     if report is not None:
         written = write_validation(result, report)
-        note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
-        if written.remark:
-            note(written.remark)
+        announce(written)
     if form is Format.csv:
         emit(validation_sheets(result)[1].records(), form, lambda width: "")
     else:
@@ -149,9 +147,7 @@ def show_live(result: LiveValidation, folder: Path, *, form: Format) -> None:
     from kvpred.reports.tables import rich_tables
 
     written = write_live(result, folder)
-    note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
-    if written.remark:
-        note(written.remark)
+    announce(written)
     rows = sites_sheet(result.report).records() if form is Format.csv else [live_record(result)]
     emit(rows, form, lambda width: rich_tables(live_sheets(result), notes=live_notes(result)))
     if result.verdict.word == UNRELIABLE:

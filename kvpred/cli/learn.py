@@ -9,7 +9,6 @@ import typer
 
 from kvpred.cli.app import LEARN, Format, FormatOption, TpOption, app
 from kvpred.cli.output import emit, note
-from kvpred.errors import UsageError
 
 
 @app.command("train", rich_help_panel=LEARN)
@@ -113,8 +112,6 @@ def calibrate_command(
     from kvpred.workflows.calibrating import calibrate
     from kvpred.workflows.training import Measurements, check_bundle_folder
 
-    if not 0.5 <= level <= 0.99:
-        raise UsageError(f"level={level} must be from 0.5 to 0.99")
     check_bundle_folder(output)
     measured = Measurements(runs=runs, profiles=profile or (), model=model, device=device, engine=engine)
     found = calibrate(measured, pool_hosts=pool_hosts, level=level, provenance=provenance, progress=note)

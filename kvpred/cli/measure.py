@@ -154,6 +154,7 @@ def measure_command(
 
     Example: kvpred measure --engine openvino --method h2o,kv-int8 --plan 8 --output my-runs --dry-run
     """
+    from kvpred.data.grids import read_grid_file
     from kvpred.evaluation.served import served_sites
     from kvpred.reports.lists import plain_table
     from kvpred.reports.served import served_table
@@ -179,7 +180,7 @@ def measure_command(
         )
     else:
         asked = (
-            measure_sites.read_grid(grid)
+            read_grid_file(grid, measure_sites.MeasureGrid)
             if grid is not None
             else measure_sites.MeasureGrid(
                 bsz=integers("--bsz", bsz),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kvpred.data.journal import Progress
+    from kvpred.reports.folder import Written
 
 Row = Mapping[str, Any]
 # Characters of a table where stdout is no terminal.
@@ -43,6 +44,13 @@ def emit(rows: Sequence[Row], form: Format, table: Callable[[int], RenderableTyp
 def note(message: str) -> None:
     """Print a remark on stderr."""
     print(f"kvpred: {message}", file=sys.stderr)
+
+
+def announce(written: Written) -> None:
+    """Say on stderr where a report was written, and what it lacks."""
+    note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
+    if written.remark:
+        note(written.remark)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kvpred.cli.app import JUDGE, Format, FormatOption, TpOption, app
-from kvpred.cli.output import emit, note
+from kvpred.cli.output import announce, emit, note
 
 report = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(report, name="report", rich_help_panel=JUDGE)
@@ -53,9 +53,7 @@ def profile_command(
     check_report_folder(output)
     views = view_profiles(folder, device=device, model=model, method=method, tp=tp, progress=note)
     written = write_profile_report(views, output)
-    note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
-    if written.remark:
-        note(written.remark)
+    announce(written)
     rows = summary_sheet(views).records() if form is Format.csv else [profile_record(views)]
     emit(rows, form, lambda width: rich_tables(terminal_sheets(views), notes=views.notes))
 
@@ -95,8 +93,6 @@ def throughput_command(
         runs, model=model, device=device, engine=engine, pool_labels=pool_labels, progress=note
     )
     written = write_throughput_report(views, output)
-    note(f"wrote {written.page} and {len(written.files) - 1} files beside it")
-    if written.remark:
-        note(written.remark)
+    announce(written)
     rows = summary_sheet(views).records() if form is Format.csv else [throughput_record(views)]
     emit(rows, form, lambda width: rich_tables(terminal_sheets(views), notes=views.notes))

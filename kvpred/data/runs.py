@@ -77,7 +77,7 @@ class Run(BaseModel):
     label : str or None
         The model name that a published table gives, where `model` says what it is taken to be.
     mark : str or None
-        Why the run deserves less trust, in a word or two: ``busy host``, ``drift``, ``few tokens``.
+        Why the run deserves less trust, in a word or two: ``busy host`` or ``drift``.
 
     Examples
     --------

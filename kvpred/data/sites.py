@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kvpred.data.files import format_table, read_table, write_text
 from kvpred.errors import DataError, UsageError
@@ -44,6 +44,28 @@ class RunSite:
 
     def __str__(self) -> str:
         return f"{self.bsz} x {self.prompt_len:,}"
+
+
+def farthest_first(places: NDArray[np.float64], *, first: int) -> list[int]:
+    """Order points so that each next one is the farthest from all before it (farthest-point design).
+
+    Parameters
+    ----------
+    places : array of float, shape (n_points, n_axes)
+    first : int
+        Index of the point to begin with.
+
+    Returns
+    -------
+    list of int
+        Indices of all points.
+    """
+    order, nearest = [first], np.full(len(places), np.inf)
+    while len(order) < len(places):
+        nearest = np.minimum(nearest, np.linalg.norm(places - places[order[-1]], axis=1))
+        nearest[order] = -1
+        order.append(int(nearest.argmax()))
+    return order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +113,7 @@ class SiteTable:
     @property
     def kv_len(self) -> NDArray[np.float64]:
         """Mean tokens in the cache before a decode step; before prefill there are none."""
-        decode = self.prompt_len + (np.maximum(self.output_len - 1, 1) - 1) / 2
-        return np.where(self.stage == "decode", decode, 0.0)
+        return np.where(self.stage == "decode", mean_kv_len(self.prompt_len, self.output_len), 0.0)
 
     @classmethod
     def empty(cls) -> SiteTable:
@@ -141,14 +162,31 @@ def pool_sites(runs: Iterable[Run], *, align_lengths: bool = True) -> SiteTable:
     sites: defaultdict[_Key, list[Run]] = defaultdict(list)
     moved: defaultdict[_Key, int] = defaultdict(int)
     for run in runs:
-        shorter = run.prompt_len - GENERATED_TOKENS_COUNTED_IN
-        aligned = run.stage == "decode" and run.prompt_len not in nominal and shorter in nominal
+        prompt_len = nominal_length(run, nominal)
         output_len = run.output_len if run.stage == "decode" and run.output_len is not None else 1
-        prompt_len = shorter if aligned else run.prompt_len
         key = (run.method_params, run.stage, run.bsz, prompt_len, output_len)
         sites[key].append(run)
-        moved[key] += aligned
+        moved[key] += prompt_len != run.prompt_len
     return _table([_pooled(key, sites[key], moved[key]) for key in sorted(sites)])
+
+
+def nominal_length(run: Run, nominal: Collection[int]) -> int:
+    """Return a run's prompt length, less the generated tokens where a decode run counts them in.
+
+    Parameters
+    ----------
+    run : Run
+    nominal : collection of int
+        Prompt lengths of the prefill runs beside it.
+    """
+    shorter = run.prompt_len - GENERATED_TOKENS_COUNTED_IN
+    moved = run.stage == "decode" and run.prompt_len not in nominal and shorter in nominal
+    return shorter if moved else run.prompt_len
+
+
+def mean_kv_len(prompt_len: ArrayLike, output_len: ArrayLike) -> NDArray[np.float64]:
+    """Return the mean tokens in the cache before the decode steps of a generation."""
+    return np.asarray(prompt_len + (np.maximum(np.asarray(output_len) - 1, 1) - 1) / 2)
 
 
 def _check_alike(runs: Sequence[Run]) -> None:

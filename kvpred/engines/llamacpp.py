@@ -19,10 +19,9 @@ import numpy as np
 
 from kvpred.engines.base import Engine, EngineError, Generation, Target, Usage
 from kvpred.errors import DataError, MissingExtraError, UsageError
-from kvpred.methods import Method
+from kvpred.methods import BASELINE, Method
 
-FP16 = "fp16"
-_CACHE_TYPES = {FP16: "f16", "kv-int8": "q8_0", "kv-int4": "q4_0"}
+_CACHE_TYPES = {BASELINE: "f16", "kv-int8": "q8_0", "kv-int4": "q4_0"}
 _KNOWN_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _FLASH_ATTENTION = {"on": "ENABLED", "off": "DISABLED"}
 _OPTIONS = ("cache_type_k", "cache_type_v", "flash_attention", "threads")
@@ -309,7 +308,7 @@ def _cache_types(methods: Sequence[Method], options: Mapping[str, str]) -> tuple
     if name not in _CACHE_TYPES:
         raise UsageError(f"llama.cpp does not serve {name}; it serves {', '.join(_CACHE_TYPES)}.")
     own = _CACHE_TYPES[name]
-    if name == FP16:
+    if name == BASELINE:
         return own, own
     types = options.get("cache_type_k", own), options.get("cache_type_v", own)
     for asked in types:

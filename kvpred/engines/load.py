@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
 from kvpred.errors import MissingExtraError
+from kvpred.hardware import detect_cpu
 
 BUSY_SHARE = 0.1
 """Share of the cores that others may take before a run counts as disturbed."""
@@ -30,7 +30,7 @@ class OtherLoad:
             raise MissingExtraError("psutil", "openvino") from None
         self._psutil = psutil
         self._own = psutil.Process()
-        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cores = detect_cpu().cores or 1
         self._at, self._busy_s, self._own_s = 0.0, 0.0, 0.0
 
     def start(self) -> None:

@@ -13,6 +13,7 @@ from kvpred.engines.base import Engine, EngineError, Generation, Target, Usage
 from kvpred.engines.openvino_recipes import BLOCK, properties_of, recipe_of
 from kvpred.errors import DataError, MissingExtraError, UsageError
 from kvpred.methods import Method
+from kvpred.models.weights import gguf_of
 
 
 class OpenVINO(Engine):
@@ -251,12 +252,10 @@ def _locate(target: Target) -> Path:
         raise DataError("does not exist.", path=path)
     if path.suffix == ".gguf" or (path / "openvino_model.xml").exists():
         return path
-    files = sorted(path.glob("*.gguf"))
-    if len(files) > 1:
-        raise DataError(f"holds several GGUF files, name one: {', '.join(f.name for f in files)}.", path=path)
-    if not files:
+    file = gguf_of(path)
+    if file is None:
         raise DataError("is no GGUF file, and holds neither one nor an openvino_model.xml.", path=path)
-    return files[0]
+    return file
 
 
 def _new_tokens(handle: Any) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from math import sqrt
+from math import exp, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,28 @@ Floats = NDArray[np.float64]
 
 # Two medians are told apart where their logs differ by this many standard errors of the difference.
 TOLD_APART = 2.0
+
+
+def told_apart(speedup: float | None, error: float | None) -> int | None:
+    """Return 1 for a speed-up beyond the noise, -1 for a slow-down, 0 for neither; None if one is unknown.
+
+    Parameters
+    ----------
+    speedup, error : float or None
+        Against fp16, and the standard error of its logarithm.
+    """
+    if speedup is None or error is None:
+        return None
+    gain = log(speedup)
+    return int(np.sign(gain)) if abs(gain) > TOLD_APART * error else 0
+
+
+def speedup_bounds(speedup: float | None, error: float | None) -> tuple[float, float] | None:
+    """Return a speed-up less and plus `TOLD_APART` standard errors; None if one is unknown."""
+    if speedup is None or error is None:
+        return None
+    factor = exp(TOLD_APART * error)
+    return speedup / factor, speedup * factor
 
 
 @dataclass(frozen=True, slots=True)

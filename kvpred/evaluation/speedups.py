@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import exp, hypot, log
+from math import exp, hypot
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kvpred.data.profiles import Manifest, Profile
 from kvpred.evaluation.noise import median_noise
 from kvpred.evaluation.profile_rows import rows_by_site, site_ms
-from kvpred.evaluation.ranking import TOLD_APART
+from kvpred.evaluation.ranking import speedup_bounds, told_apart
 from kvpred.methods import BASELINE, get_method
 from kvpred.predictors.in_place import step_sites
 from kvpred.profiling.grid import Site
@@ -63,18 +63,12 @@ class StepTime:
     @property
     def told_apart(self) -> int:
         """1 if faster than fp16 beyond the noise of both medians, -1 if slower, 0 if neither is sure."""
-        if self.speedup is None or self.speedup_error is None:
-            return 0
-        gain = log(self.speedup)
-        return int(np.sign(gain)) if abs(gain) > TOLD_APART * self.speedup_error else 0
+        return told_apart(self.speedup, self.speedup_error) or 0
 
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The speed-up less and plus two standard errors."""
-        if self.speedup is None or self.speedup_error is None:
-            return None
-        factor = exp(TOLD_APART * self.speedup_error)
-        return self.speedup / factor, self.speedup * factor
+        return speedup_bounds(self.speedup, self.speedup_error)
 
 
 @dataclass(frozen=True, slots=True)

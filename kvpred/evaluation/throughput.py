@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvpred.data.runs import Run
-from kvpred.data.sites import GENERATED_TOKENS_COUNTED_IN, RunSite, SiteTable, pool_sites
+from kvpred.data.sites import RunSite, SiteTable, nominal_length, pool_sites
 from kvpred.evaluation.noise import median_noise
-from kvpred.evaluation.ranking import TOLD_APART
+from kvpred.evaluation.ranking import speedup_bounds, told_apart
 from kvpred.methods import BASELINE, get_method
 
 Floats = NDArray[np.float64]
@@ -90,18 +90,12 @@ class Throughput:
     @property
     def told_apart(self) -> int | None:
         """1 if faster than fp16 beyond two standard errors, -1 if slower, 0 if neither; None if unknown."""
-        if self.speedup is None or self.speedup_error is None:
-            return None
-        gain = log(self.speedup)
-        return int(np.sign(gain)) if abs(gain) > TOLD_APART * self.speedup_error else 0
+        return told_apart(self.speedup, self.speedup_error)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The speed-up less and plus two standard errors."""
-        if self.speedup is None or self.speedup_error is None:
-            return None
-        factor = exp(TOLD_APART * self.speedup_error)
-        return self.speedup / factor, self.speedup * factor
+        return speedup_bounds(self.speedup, self.speedup_error)
 
 
 def throughputs(runs: Iterable[Run]) -> list[Throughput]:
@@ -164,9 +158,7 @@ def _nominal(runs: Iterable[Run]) -> Iterable[Run]:
     runs = list(runs)
     nominal = {run.prompt_len for run in runs if run.stage == "prefill"}
     for run in runs:
-        shorter = run.prompt_len - GENERATED_TOKENS_COUNTED_IN
-        moved = run.stage == "decode" and run.prompt_len not in nominal and shorter in nominal
-        length = shorter if moved else run.prompt_len
+        length = nominal_length(run, nominal)
         spec = get_method(run.method_params).spec
         yield run.model_copy(update={"method_params": spec, "prompt_len": length})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvpred.data.sites import RunSite
+from kvpred.data.sites import RunSite, mean_kv_len
 from kvpred.errors import NotCoveredError, UsageError
 from kvpred.predictors.predictor import Predictor
 
@@ -49,8 +49,7 @@ def draw_sites(predictor: Predictor, *, n_sites: int, seed: int = 0) -> list[Run
     most_tokens = int(np.max(table.bsz * (table.prompt_len + table.output_len)))
     rng = np.random.default_rng(seed)
     bsz, prompt_len = (_evenly_in_octaves(axis, rng) for axis in (table.bsz, table.prompt_len))
-    # The mean length of the cache before a decode step, as `SiteTable.kv_len` has it.
-    kv_len = prompt_len + (max(output_len - 1, 1) - 1) / 2
+    kv_len = mean_kv_len(prompt_len, output_len)
     inside = predictor.stages["prefill"].domain.contains(bsz=bsz, length=prompt_len)
     inside &= predictor.stages["decode"].domain.contains(bsz=bsz, length=kv_len)
     inside &= bsz * (prompt_len + output_len) <= most_tokens

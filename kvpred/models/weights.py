@@ -173,13 +173,26 @@ def _locate(path: Path) -> tuple[Path, str | None]:
         if not any(path.glob("*.safetensors")):
             raise DataError("has a config.json but no safetensors: save the weights as such.", path=path)
         return path, None
-    files = sorted(file.name for file in path.glob("*.gguf"))
-    if not files:
+    file = gguf_of(path)
+    if file is None:
         raise DataError("holds neither a config.json nor a GGUF file.", path=path)
-    if len(files) > 1:
-        raise DataError(f"holds several GGUF files, name one: {', '.join(files)}.", path=path)
     _require("gguf")
-    return path, files[0]
+    return path, file.name
+
+
+def gguf_of(folder: Path) -> Path | None:
+    """Return the GGUF file of a folder; None if it has none.
+
+    Raises
+    ------
+    DataError
+        If it has several.
+    """
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise DataError(f"holds several GGUF files, name one: {names}.", path=folder)
+    return files[0] if files else None
 
 
 def _from_safetensors(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -128,6 +128,12 @@ def _judge(
     return time_s, error, np.abs(np.log(table.time_s[test] / time_s)) / error
 
 
+def check_level(level: float) -> None:
+    """Raise `UsageError` unless intervals of this level can be had from a few dozen held-out sites."""
+    if not 0.5 <= level <= 0.99:
+        raise UsageError(f"level={level} must be from 0.5 to 0.99")
+
+
 def conformal_quantile(scores: Array, level: float) -> float:
     """Return the score that a share `level` of exchangeable new scores stays under.
 

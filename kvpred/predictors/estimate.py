@@ -14,6 +14,7 @@ from kvpred.hardware import DeviceSpec, get_device, get_engine_spec
 from kvpred.methods import BASELINE, Method, get_method
 from kvpred.methods.quantities import MAX_BSZ, MAX_TOKENS, whole
 from kvpred.models import ModelSpec, get_model
+from kvpred.predictors.crossval import check_level
 from kvpred.predictors.memory import predict_memory
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import Place
@@ -153,8 +154,7 @@ def predict(
     >>> estimate.basis, estimate.fits
     ('calibrated', True)
     """
-    if not 0.5 <= level <= 0.99:
-        raise UsageError(f"level={level} must be from 0.5 to 0.99")
+    check_level(level)
     compression, runner = get_method(method), get_engine_spec(engine)
     place = Place(
         model if isinstance(model, ModelSpec) else get_model(model),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kvpred.data.files import read_text
-from kvpred.errors import DataError, UsageError
+from kvpred.data.grids import read_grid_file
+from kvpred.data.sites import farthest_first
+from kvpred.errors import UsageError
 
 STAGES = ("prefill", "decode")
 
@@ -167,19 +167,7 @@ def get_grid(name: str) -> Grid:
     path = Path(name)
     if path.suffix != ".toml":
         raise UsageError(f"grid {name!r} is not known: use {', '.join(GRIDS)} or a TOML file.")
-    try:
-        return Grid.model_validate(tomllib.loads(read_text(path)))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"not TOML: {error}", path=path) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or None
-        message = first["msg"].removeprefix("Value error, ")
-        raise DataError(message, path=path, column=where, value=_short(first["input"])) from None
-
-
-def _short(value: object) -> object:
-    return value if isinstance(value, int | float | str) else None
+    return read_grid_file(path, Grid)
 
 
 def spread(sites: Sequence[Site]) -> list[Site]:
@@ -206,10 +194,4 @@ def _farthest_first(sites: Sequence[Site]) -> list[Site]:
     if not sites:
         return []
     places = np.log2([(site.bsz, site.length) for site in sites])
-    order = [int(places.sum(axis=1).argmax())]
-    nearest = np.full(len(sites), np.inf)
-    while len(order) < len(sites):
-        nearest = np.minimum(nearest, np.linalg.norm(places - places[order[-1]], axis=1))
-        nearest[order] = -1
-        order.append(int(nearest.argmax()))
-    return [sites[i] for i in order]
+    return [sites[i] for i in farthest_first(places, first=int(places.sum(axis=1).argmax()))]

@@ -14,7 +14,7 @@ from kvpred.errors import DataError
 from kvpred.evaluation.verdict import LearntMethod, Verdict, judge_calibration, overall_verdict
 from kvpred.hardware import get_engine_spec
 from kvpred.methods import BASELINE
-from kvpred.predictors.crossval import SITE_BY_SITE
+from kvpred.predictors.crossval import SITE_BY_SITE, check_level
 from kvpred.predictors.greybox import STAGES
 from kvpred.predictors.planning import next_run
 from kvpred.predictors.predictor import Predictor, fit_predictor
@@ -28,7 +28,7 @@ from kvpred.workflows.training import (
 )
 
 # fp16's forms have three terms per stage.
-FEWEST_FP16_SITES = 3
+FP16_TERMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,10 @@ def calibrate(
     ------
     DataError
         If the runs lack fp16 or a stage of a method, are too few, or mix hosts or versions.
+    UsageError
+        If the level is out of range.
     """
+    check_level(level)
     runs = read_runs_of_baseline(measured)
     with blamed_on(measured.runs):
         if not pool_hosts:
@@ -205,11 +208,11 @@ def _check_enough(sites: SiteTable) -> None:
         places = sorted(
             {(int(b), int(n)) for b, n in zip(sites.bsz[rows], sites.prompt_len[rows], strict=True)}
         )
-        if len(places) < FEWEST_FP16_SITES:
+        if len(places) < FP16_TERMS:
             have = ", ".join(f"{bsz} x {prompt_len:,}" for bsz, prompt_len in places)
             raise DataError(
                 f"{BASELINE} has {len(places)} site{'s' * (len(places) != 1)} of {stage} ({have}), and a fit "
-                f"needs at least {FEWEST_FP16_SITES}, of several batch sizes and prompt lengths; "
+                f"needs at least {FP16_TERMS}, of several batch sizes and prompt lengths; "
                 "`kvpred measure --plan 8` chooses those that teach most"
             )
 

@@ -21,6 +21,7 @@ from kvpred.hardware.host import HOST_CPU, detect_cpu
 from kvpred.methods import BASELINE, get_method, split_methods
 from kvpred.models import get_model
 from kvpred.predictors.bundle import FILES
+from kvpred.predictors.crossval import check_level
 from kvpred.predictors.predictor import Predictor
 from kvpred.workflows.calibrating import trusted
 from kvpred.workflows.frozen import MEASURED, PREDICTIONS, freeze, predict_sites
@@ -101,8 +102,7 @@ def validate_live(
     DataError
         If the bundle or the predictions are damaged, or nothing was measured.
     """
-    if not 0.5 <= request.level <= 0.99:
-        raise UsageError(f"level={request.level} must be from 0.5 to 0.99")
+    check_level(request.level)
     predictor = kvpred.load(request.predictor)
     wanted = _measure_request(request, predictor)
     predictions = predict_sites(predictor, wanted.methods, level=request.level)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from kvpred.data.files import read_text
-from kvpred.data.sites import RunSite
+from kvpred.data.sites import RunSite, farthest_first
 from kvpred.engines.runner import RUNS
-from kvpred.errors import DataError, UsageError
+from kvpred.errors import UsageError
 from kvpred.methods import BASELINE, get_method
 from kvpred.models import get_model
 from kvpred.predictors.planning import METHOD_SITES, SHORTEST_PROMPT, candidate_sites, plan_for
@@ -48,24 +46,6 @@ class MeasureGrid(BaseModel):
         pairs = sorted(set(product(self.bsz, self.prompt_len)))
         most = math.inf if self.max_tokens is None else self.max_tokens
         return spread([RunSite(b, p, self.output_len) for b, p in pairs if b * (p + self.output_len) <= most])
-
-
-def read_grid(path: Path) -> MeasureGrid:
-    """Read a grid from a TOML file with ``bsz`` and ``prompt_len``.
-
-    Raises
-    ------
-    DataError
-        If it is none.
-    """
-    try:
-        return MeasureGrid.model_validate(tomllib.loads(read_text(path)))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"not TOML: {error}", path=path) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or None
-        raise DataError(first["msg"], path=path, column=where, value=first["input"]) from None
 
 
 def planned_sites(
@@ -146,8 +126,4 @@ def spread(sites: Sequence[RunSite]) -> list[RunSite]:
     if not sites:
         return []
     at = np.log2([(site.bsz, site.prompt_len) for site in sites])
-    order = [int(np.argmin(at.sum(axis=1)))]
-    while len(order) < len(sites):
-        distance = np.min([np.linalg.norm(at - at[i], axis=1) for i in order], axis=0)
-        order.append(int(np.argmax(distance)))
-    return [sites[i] for i in order]
+    return [sites[i] for i in farthest_first(at, first=int(at.sum(axis=1).argmin()))]

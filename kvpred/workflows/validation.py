@@ -13,7 +13,7 @@ from kvpred.evaluation.few_shot import few_shot
 from kvpred.evaluation.profile_accuracy import ProfileAccuracy, judge_profiles
 from kvpred.evaluation.published import published_scoring
 from kvpred.evaluation.validation import Validation
-from kvpred.predictors.crossval import SPLITS
+from kvpred.predictors.crossval import SPLITS, check_level
 from kvpred.predictors.operators.evaluate import HeldOutError, evaluate_operators
 from kvpred.predictors.predictor import Predictor
 from kvpred.workflows.reading import blamed_on, read_measured_runs, read_profiles
@@ -52,8 +52,7 @@ def validate(
     NotCoveredError
         If there is nothing to judge: no runs in the bundle, or none of a method.
     """
-    if not 0.5 <= level <= 0.99:
-        raise UsageError(f"level={level} must be from 0.5 to 0.99")
+    check_level(level)
     _check_seed(seed)
     path = Path(bundle) if bundle is not None else kvpred.PACKAGED
     predictor = kvpred.load(path)

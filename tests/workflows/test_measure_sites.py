@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kvpred.data.grids import read_grid_file
 from kvpred.data.runs import Run, write_runs
 from kvpred.data.sites import RunSite
 from kvpred.errors import DataError, UsageError
-from kvpred.workflows.measure_sites import MeasureGrid, measured_sites, planned_sites, read_grid, spread
+from kvpred.workflows.measure_sites import MeasureGrid, measured_sites, planned_sites, spread
 
 INT8 = "kv-int8"
 
@@ -37,7 +38,7 @@ def test_a_grid_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "grid.toml"
     path.write_text("bsz = [1, 2]\nprompt_len = [128]\noutput_len = 8\n")
 
-    assert [str(site) for site in read_grid(path).sites()] == ["1 x 128", "2 x 128"]
+    assert [str(site) for site in read_grid_file(path, MeasureGrid).sites()] == ["1 x 128", "2 x 128"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_what_is_no_grid_is_named(tmp_path: Path, text: str, message: str) -> No
     path.write_text(text)
 
     with pytest.raises(DataError, match=message):
-        read_grid(path)
+        read_grid_file(path, MeasureGrid)
 
 
 def test_a_plan_for_a_fresh_machine_spans_batches_and_lengths(tmp_path: Path) -> None:
