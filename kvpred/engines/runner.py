@@ -22,12 +22,17 @@ from kvpred.engines.plan import MeasurePlan, Visit
 from kvpred.engines.proof import Probe, Proof, probe, prove
 from kvpred.engines.watch import Watch, now
 from kvpred.engines.worker import Worker
-from kvpred.errors import UsageError
+from kvpred.errors import DataError, UsageError
 from kvpred.methods import BASELINE, get_method
 
 JOURNAL, RUNS, MANIFEST = FILES = ("measure.jsonl", "runs.csv", "manifest.json")
 
 
+_RUN_LINE = {
+    "method", "bsz", "prompt_len", "output_len", "repeat", "drift", "other_cores_busy", "mark", "tokens",
+    "took_s", "at",
+}  # fmt: skip
+_RUN = {"prefill_time_s", "tpot_s", "e2e_s", "peak_memory_bytes"}
 MOST_FAILURES = 3
 """Sites that may fail, each for itself, before a measurement gives up."""
 
@@ -45,7 +50,9 @@ class Measurement:
     Raises
     ------
     UsageError
-        If the folder holds another measurement.
+        If the folder holds another measurement, or is none.
+    DataError
+        If its journal was damaged.
     """
 
     plan: MeasurePlan
@@ -53,7 +60,17 @@ class Measurement:
     journal: Journal = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.output.exists() and not self.output.is_dir():
+            raise UsageError(f"{self.output} is a file, not a folder: name another --output.")
         self.journal = Journal(self.output, self.plan.header(), file=JOURNAL)
+        for row, line in enumerate(self.journal.points, start=2):
+            if "run" in line and not (line.keys() >= _RUN_LINE and line["run"].keys() >= _RUN):
+                lacking = sorted((_RUN_LINE - line.keys()) | (_RUN - line["run"].keys()))
+                raise DataError(
+                    f"a run without {', '.join(lacking)}: the journal was damaged",
+                    path=self.output / JOURNAL,
+                    row=row,
+                )
 
     def todo(self) -> list[Visit]:
         """Return the runs that are left, in their order."""

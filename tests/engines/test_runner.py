@@ -18,7 +18,7 @@ from kvpred.engines.plan import MeasurePlan
 from kvpred.engines.runner import FILES, JOURNAL, MANIFEST, RUNS, Measurement
 from kvpred.engines.transformers import Transformers
 from kvpred.engines.watch import Watch
-from kvpred.errors import UsageError
+from kvpred.errors import DataError, UsageError
 from kvpred.methods import Method, get_method
 from tests.tiny import TINY
 
@@ -133,6 +133,24 @@ def test_no_run_starts_that_the_budget_has_no_room_for(tmp_path: Path) -> None:
 def test_another_measurement_is_not_mixed_in(folder: Path) -> None:
     with pytest.raises(UsageError, match="seed was 0, now 1"):
         Measurement(plan(seed=1), folder)
+
+
+@pytest.mark.parametrize("lost", ["took_s", "tpot_s"])
+def test_a_damaged_journal_is_named_with_its_line(folder: Path, tmp_path: Path, lost: str) -> None:
+    lines = (folder / JOURNAL).read_text().splitlines()
+    row = next(number for number, line in enumerate(lines) if '"run"' in line)
+    lines[row] = lines[row].replace(f'"{lost}"', '"lost"')
+    (tmp_path / JOURNAL).write_text("\n".join(lines) + "\n")
+
+    with pytest.raises(DataError, match=rf"measure\.jsonl, line {row + 1}: a run without {lost}"):
+        Measurement(plan(), tmp_path)
+
+
+def test_a_file_is_no_folder_to_measure_into(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+
+    with pytest.raises(UsageError, match="taken is a file"):
+        Measurement(plan(), tmp_path / "taken")
 
 
 def test_other_versions_are_not_mixed_in(tmp_path: Path) -> None:
