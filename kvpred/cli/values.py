@@ -37,3 +37,22 @@ def pairs(option: str, texts: Sequence[str], *, alone: str | None = None) -> Ite
             raise UsageError(f"{option} {text!r}: write KEY=VALUE.")
         else:
             yield key.strip(), value.strip()
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """Return positive numbers that are separated by commas."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < value < float("inf") for value in found):
+        raise UsageError(f"{option} {text!r}: write positive numbers, separated by commas.")
+    return found
+
+
+def shard_of(option: str, text: str) -> tuple[int, int]:
+    """Return K and N of K/N."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"{option} {text!r}: write K/N with K from 1 to N.")
+    return int(match[1]), int(match[2])

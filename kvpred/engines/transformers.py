@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice, takewhile
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvpred.engines.base import Engine, EngineError, Generation, Target, Usage
+from kvpred.engines.sampling import Answer, Prompt, sample_answers
 from kvpred.errors import UsageError
 from kvpred.methods import Method
 from kvpred.models.weights import load_model, load_tokenizer, random_model
@@ -126,6 +127,60 @@ class Transformers(Engine):
             )
         text: str = self._tokenizer.decode(answer, skip_special_tokens=True)
         return text
+
+    def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return a conversation's tokens as the model is to answer it, by its chat template.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            ``role`` and ``content``.
+
+        Raises
+        ------
+        EngineError
+            If the weights are random, or their tokeniser has no chat template.
+        """
+        if self._tokenizer is None or not self._tokenizer.chat_template:
+            raise EngineError(
+                f"{self.name} cannot chat with {self.target.model.name}: it needs real weights with a chat "
+                "template; give them with --weights."
+            )
+        tokens: list[int] = self._tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return tokens
+
+    def sample(
+        self,
+        method: Method,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        *,
+        temperature: float,
+        cap: int,
+    ) -> list[Answer]:
+        """Answer different prompts in one batch; see `kvpred.engines.sampling.sample_answers`.
+
+        Raises
+        ------
+        UsageError
+            If a prompt and its answer do not fit into the model's context.
+        EngineError
+            If it fails.
+        """
+        longest = max(len(prompt.tokens) for prompt in prompts)
+        self._check_lengths(longest, cap)
+        with failures(f"{self.name} with {method.name} at {len(prompts)} x {longest:,} tokens"):
+            return sample_answers(
+                self._model,
+                method,
+                prompts,
+                seeds,
+                temperature=temperature,
+                cap=cap,
+                ends=frozenset(end for end in self._ends() if end is not None),
+            )
 
     def versions(self) -> dict[str, str]:
         """Return the versions of torch and transformers."""

@@ -1,19 +1,15 @@
-"""Predictor bundles: a folder of JSON and CSV, with digests; never anything that runs code when opened."""
+"""Throughput predictors as bundles of JSON and CSV."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from kvpred._version import __version__
-from kvpred.data.files import is_folder, read_text, replaced_folder, write_text
+from kvpred.data.files import replaced_folder
 from kvpred.data.sites import SiteTable, read_site_table, write_site_table
-from kvpred.errors import DataError
 from kvpred.hardware import DeviceSpec, LinkSpec
 from kvpred.methods import BASELINE
 from kvpred.models import ModelSpec
@@ -22,12 +18,14 @@ from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import STAGES, StageFit, StageForm
 from kvpred.predictors.predictor import Predictor, StageCalibration
 from kvpred.predictors.scaling import Place
+from kvpred.predictors.sealed import INDEX, opened, seal
 
 if TYPE_CHECKING:
     from kvpred.predictors.profiled import ProfiledStep
 
-SCHEMA_VERSION = 1
-_INDEX, _SITES, _OPERATORS = FILES = ("bundle.json", "sites.csv", "operators")
+KIND = "throughput"
+_SITES, _OPERATORS = "sites.csv", "operators"
+FILES = (INDEX, _SITES, _OPERATORS)
 
 
 def save(predictor: Predictor, folder: Path | str) -> None:
@@ -43,8 +41,6 @@ def save(predictor: Predictor, folder: Path | str) -> None:
         if len(predictor.sites):
             write_site_table(draft / _SITES, predictor.sites)
         index: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "kvpred_version": __version__,
             "model": asdict(predictor.place.model),
             "device": asdict(predictor.place.device),
             "tp": predictor.place.tp,
@@ -54,13 +50,7 @@ def save(predictor: Predictor, folder: Path | str) -> None:
             "accuracy": predictor.accuracy,
             "profiles": _save_profiles(predictor, draft),
         }
-        index["files"] = {
-            path.relative_to(draft).as_posix(): _digest(path.read_bytes())
-            for path in sorted(draft.rglob("*"))
-            if path.is_file()
-        }
-        index["digest"] = _digest(_canonical(index))
-        write_text(draft / _INDEX, json.dumps(index, indent=1) + "\n")
+        seal(draft, index)
 
 
 def load(folder: Path | str) -> Predictor:
@@ -76,52 +66,7 @@ def load(folder: Path | str) -> Predictor:
     DataError
         If it is no bundle, of a newer schema, truncated or changed after it was written.
     """
-    root = Path(folder)
-    path = root / _INDEX
-    if not (is_folder(root) and path.is_file()):
-        raise DataError(
-            f"no predictor bundle: there is no {_INDEX} in it; `kvpred train` makes one", path=root
-        )
-    try:
-        index = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON ({error}); the bundle is truncated or damaged", path=path) from None
-    version = index.get("schema_version") if isinstance(index, dict) else None
-    if not isinstance(version, int):
-        raise DataError("not a predictor bundle: it states no schema_version", path=path)
-    if version > SCHEMA_VERSION:
-        raise DataError(
-            f"the bundle has schema version {version}, this kvpred {__version__} reads up to "
-            f"{SCHEMA_VERSION}: upgrade kvpred or train the bundle again",
-            path=path,
-        )
-    try:
-        _check_digests(root, index)
-        return _from_json(root, index)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
-        raise DataError(f"not a valid bundle of schema version {version}: {error!r}", path=path) from None
-
-
-def _check_digests(root: Path, index: dict[str, Any]) -> None:
-    stated = {key: value for key, value in index.items() if key != "digest"}
-    if index.get("digest") != _digest(_canonical(stated)):
-        raise DataError("the bundle was changed after it was written; train it again", path=root / _INDEX)
-    for name, digest in index["files"].items():
-        path = root / name
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise DataError(f"the bundle names a file outside itself: {name}", path=root / _INDEX)
-        if not path.is_file():
-            raise DataError("the bundle lacks this file; it is incomplete", path=path)
-        if _digest(path.read_bytes()) != digest:
-            raise DataError("this file was changed after the bundle was written; train it again", path=path)
-
-
-def _canonical(index: dict[str, Any]) -> bytes:
-    return json.dumps(index, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return opened(folder, KIND, _from_json)
 
 
 def _save_profiles(predictor: Predictor, draft: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import kvpred
 from kvpred.data.files import read_text
 from kvpred.engines.registry import engine_class
 from kvpred.errors import DataError, UsageError
@@ -20,7 +19,7 @@ from kvpred.hardware import detect_host
 from kvpred.hardware.host import HOST_CPU, detect_cpu
 from kvpred.methods import BASELINE, get_method, split_methods
 from kvpred.models import get_model
-from kvpred.predictors.bundle import FILES
+from kvpred.predictors.bundle import FILES, load
 from kvpred.predictors.crossval import check_level
 from kvpred.predictors.predictor import Predictor
 from kvpred.workflows.calibrating import trusted
@@ -103,7 +102,7 @@ def validate_live(
         If the bundle or the predictions are damaged, or nothing was measured.
     """
     check_level(request.level)
-    predictor = kvpred.load(request.predictor)
+    predictor = load(request.predictor)
     wanted = _measure_request(request, predictor)
     predictions = predict_sites(predictor, wanted.methods, level=request.level)
     frozen = freeze(_stated(request, predictor, predictions), output)

@@ -13,6 +13,7 @@ from kvpred.evaluation.few_shot import few_shot
 from kvpred.evaluation.profile_accuracy import ProfileAccuracy, judge_profiles
 from kvpred.evaluation.published import published_scoring
 from kvpred.evaluation.validation import Validation
+from kvpred.predictors.bundle import load
 from kvpred.predictors.crossval import SPLITS, check_level
 from kvpred.predictors.operators.evaluate import HeldOutError, evaluate_operators
 from kvpred.predictors.predictor import Predictor
@@ -55,7 +56,7 @@ def validate(
     check_level(level)
     _check_seed(seed)
     path = Path(bundle) if bundle is not None else kvpred.PACKAGED
-    predictor = kvpred.load(path)
+    predictor = load(path)
     if runs:
         return _on_runs(path.name, predictor, runs, pool_labels=pool_labels, level=level, progress=progress)
     if predictor.basis != "calibrated":

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 import kvpred
 from kvpred.data.sites import SITE_COLUMNS
 from kvpred.errors import DataError, UsageError
-from kvpred.predictors.bundle import SCHEMA_VERSION, save
+from kvpred.predictors.bundle import save
 from kvpred.predictors.greybox import StageFit, StageForm
 from kvpred.predictors.predictor import Predictor
+from kvpred.predictors.sealed import SCHEMA_VERSION
 
 REQUEST = {"bsz": np.array([1, 3, 8, 64]), "prompt_len": np.array([100, 1024, 4000, 30_000])}
 

@@ -1,0 +1,1 @@
+"""How long answers are: predictors of response lengths, and how compression shifts them."""
