@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kvpred.workflows.live import LiveRequest
 
 _live = partial(typer.Option, rich_help_panel="With --live")
+_of_lengths = partial(typer.Option, rich_help_panel="With --lengths")
 RunsOption = Annotated[
     list[Path] | None,
     typer.Option("--runs", help="Runs that the predictor has not seen: CSV files, or folders of them."),
@@ -69,9 +70,25 @@ def validate_command(
         list[str] | None, _live("--url", help="Of a server, or METHOD=URL; may be repeated.")
     ] = None,
     served_name: Annotated[str | None, _live("--served-name", help="The model's name at the server.")] = None,
+    lengths: Annotated[
+        list[Path] | None,
+        _of_lengths("--lengths", help="Judge lengths predicted of the answers in these conversations."),
+    ] = None,
+    against: Annotated[
+        list[Path] | None, _of_lengths("--against", help="Another bundle to compare with; may be repeated.")
+    ] = None,
+    tokenizer: Annotated[
+        str, _of_lengths("--tokenizer", help="That counts the answers, as in `kvpred train-length`.")
+    ] = "estimated",
+    cut: Annotated[
+        int | None, _of_lengths("--cut", min=1, help="Tokens at which answers were cut, if not found.")
+    ] = None,
     form: FormatOption = Format.table,
 ) -> None:
     """Judge a predictor: on its own sites, held out, on runs that it has not seen, or on new ones (--live).
+
+    With --lengths it judges a model of response lengths, on conversations that it has not seen: those that it
+    has learnt from are predicted by models of other folds.
 
     With --live the predictions of unseen sites are on disk before the first of them is measured; repeat an
     interrupted call to go on. It exits with 0 if the verdict is good or usable, with 1 if it is unreliable.
@@ -104,6 +121,14 @@ def validate_command(
         _validate_live(
             request, output, budget_s=None if budget is None else seconds("--budget", budget), form=form
         )
+        return
+    if lengths:
+        if runs or profile or pool_labels:
+            raise UsageError("--lengths judges lengths alone: leave --runs, --profile and --pool-labels out")
+        from kvpred.cli.lengths import show_lengths
+
+        bundles = [*([Path(predictor)] if predictor else []), *(against or ())]
+        show_lengths(lengths, bundles, tokenizer=tokenizer, cut=cut, report=report, seed=seed, form=form)
         return
     from kvpred.reports.tables import rich_tables
     from kvpred.reports.validation import validation_record, validation_sheets, write_validation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from kvpred.cli.app import LEARN, LENGTHS, Format, FormatOption, app
-from kvpred.cli.output import emit, note, progress_bar
+from kvpred.cli.output import announce, emit, note, progress_bar
 from kvpred.errors import UsageError
 
 _longformer = partial(typer.Option, rich_help_panel="With --model longformer")
@@ -167,13 +168,48 @@ def predict_length_command(
         row = {"id": name, **asdict(estimate)}
         row["quantiles"] = {f"{level:g}": tokens for level, tokens in estimate.quantiles.items()}
         rows.append(row | {f"stops_by_{bound}": estimate.stops_by(bound) for bound in bounds})
-    shown = [{key: _rounded(value) for key, value in row.items()} for row in rows]
-    columns = ["id", "method", "median_tokens", "mean_tokens", "low_tokens", "high_tokens", "reaches_limit"]
-    columns += [f"stops_by_{bound}" for bound in bounds]
+    shown = [{key.removesuffix("_tokens"): _rounded(value) for key, value in row.items()} for row in rows]
+    columns = ["id", "method", "median", "mean", "low", "high", *(f"stops_by_{bound}" for bound in bounds)]
     emit(rows, form, lambda width: plain_table(shown, [*columns, "basis"], width=width))
     if form is Format.table:
         for provenance in dict.fromkeys(estimate.provenance for estimate in estimates):
             note(f"basis: {provenance}")
+
+
+def show_lengths(
+    data: Sequence[Path],
+    bundles: Sequence[Path],
+    *,
+    tokenizer: str,
+    cut: int | None,
+    report: Path | None,
+    seed: int,
+    form: Format,
+) -> None:
+    """Judge models of lengths, the packaged one if none is named, print and write the report."""
+    import kvpred
+    from kvpred.predictors.length import bundle
+    from kvpred.reports.folder import check_report_folder
+    from kvpred.reports.length_accuracy import (
+        length_accuracy,
+        length_record,
+        length_sheets,
+        scores_sheet,
+        write_length_report,
+    )
+    from kvpred.reports.tables import rich_tables
+    from kvpred.workflows.lengths import Answered, judge_lengths
+
+    if report is not None:
+        check_report_folder(report)
+    folders = list(bundles) or [kvpred.PACKAGED_LENGTHS]
+    models = [(folder, bundle.load(folder)) for folder in folders]
+    judged = judge_lengths(Answered(data, tokenizer=tokenizer, cut_tokens=cut), models)
+    found = length_accuracy(judged.table.turns, judged.predicted, judged.folds, notes=judged.notes, seed=seed)
+    if report is not None:
+        announce(write_length_report(found, report))
+    rows = scores_sheet(found).records() if form is Format.csv else [length_record(found)]
+    emit(rows, form, lambda width: rich_tables(length_sheets(found), notes=found.notes))
 
 
 def _rounded(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def read_predictions(path: Path | str, *, levels: Sequence[float]) -> LengthPred
     values = {name: table.floats(name) for name in ("mean", *names)}
     for name, cells in values.items():
         table.check(np.isfinite(cells), name, "expected a number")
-    for lower, upper in zip(names, names[1:], strict=False):
+    for lower, upper in pairwise(names):
         table.check(values[lower] <= values[upper], upper, f"less than the quantile {lower}")
     return LengthPredictions(
         pieces=tuple(table.texts("piece").tolist()),

@@ -100,6 +100,6 @@ def _read(table: Table) -> list[LengthRun]:
     columns |= {"temperature": temperatures.tolist(), "cache_ratio": ratios.tolist()}
     columns["censored"] = table.booleans("censored").tolist()
     return [
-        LengthRun(**dict(zip(COLUMNS, row, strict=True)))  # type: ignore[arg-type]
+        LengthRun(**dict(zip(COLUMNS, row, strict=True)))
         for row in zip(*(columns[name] for name in COLUMNS), strict=True)
     ]

@@ -1,6 +1,6 @@
 """Read the response lengths that SCOPE published: Llama-3.1-8B-Instruct on LongGenBench, greedy.
 
-Source: https://github.com/Linking-ai/SCOPE (MIT); ``run_longgenbench.py`` there sets ``do_sample=False`` and at
+Source: https://github.com/Linking-ai/SCOPE (MIT); its ``run_longgenbench.py`` sets ``do_sample=False`` and at
 most 4,096 new tokens for 30 questions in one prompt, 7,950 for 60.
 """
 

@@ -13,7 +13,7 @@ from math import erfc, exp, isfinite, sqrt
 
 import numpy as np
 
-from kvpred.evaluation.length_answers import Answers, Floats, Setup
+from kvpred.evaluation.length_answers import Answers, Bools, Floats, Setup
 
 LONGER, SHORTER, NO_SHIFT = VERDICTS = ("longer", "shorter", "no shift beyond noise")
 # Of D, either way: the paper's Tables 5 and 9.
@@ -148,7 +148,7 @@ def compare(
     seed : int
         Of the bootstrap.
     """
-    rows = (own.known & base.known).any(axis=1)
+    rows: Bools = np.any(own.known & base.known, axis=1)
     own, base = own.of(rows), base.of(rows)
     rng = np.random.default_rng(seed)
     n_prompts = int(rows.sum())
@@ -212,7 +212,7 @@ def seeds_apart(base: Answers, *, level: float = 0.9, seed: int = 0) -> Comparis
 
 
 def judge(found: Mapping[Setup, Comparison]) -> dict[Setup, Comparison]:
-    """Correct the chances of several comparisons for their number (Holm 1979), so that verdicts hold together."""
+    """Correct the chances of several comparisons for their number (Holm 1979): all verdicts hold together."""
     order = sorted(found, key=lambda key: found[key].p)
     worst, corrected = 0.0, {}
     for rank, key in enumerate(order):

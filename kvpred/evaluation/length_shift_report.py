@@ -1,9 +1,9 @@
-"""All setups of one collection of lengths against the baseline: which shift, by how much, and what was seen."""
+"""All setups of one collection of lengths against the baseline: which shift, by how much, what was seen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,7 +70,9 @@ class ShiftStudy:
         how = f"T = {self.baseline.temperature:g}" if self.baseline.temperature else "greedy"
         seeds = f"{self.n_seeds} seed{'s' * (self.n_seeds > 1)}"
         caps = " or ".join(f"{cap:,}" for cap in self.caps)
-        return f"{self.model} on {self.engine}, {self.n_prompts} prompts, {seeds}, {how}, at most {caps} tokens"
+        return (
+            f"{self.model} on {self.engine}, {self.n_prompts} prompts, {seeds}, {how}, at most {caps} tokens"
+        )
 
     @property
     def methods(self) -> dict[Setup, Comparison]:
@@ -84,19 +86,28 @@ class ShiftStudy:
 
     @property
     def detectable(self) -> float:
-        """The smallest shift of any comparison that would be found 4 times in 5, as a relative difference."""
-        return min(found.detectable for found in self.comparisons.values())
+        """The smallest shift that would be found 4 times in 5 of any method, as a relative difference."""
+        return max(found.detectable for found in self.judged.values())
+
+    @property
+    def judged(self) -> Mapping[Setup, Comparison]:
+        """What the finding is about: methods, or temperatures where there are no others."""
+        return self.methods or self.comparisons
 
     @property
     def finding(self) -> str:
         """How many methods shift, and which the most."""
-        judged = self.methods or self.comparisons
-        counts = {word: sum(c.verdict == word for c in judged.values()) for word in (LONGER, SHORTER)}
-        said = " and ".join(f"{number} {word}" for word, number in counts.items() if number)
-        what = f"of {len(judged)} {'methods' if self.methods else 'temperatures'}"
-        if not said:
-            return f"{NO_SHIFT.capitalize()} at this model and collection: none {what} changes the total"
-        return f"Answers {what} are beyond noise in {sum(counts.values())}: {said}"
+        judged = self.judged
+        longer, shorter = (
+            sum(found.verdict == word for found in judged.values()) for word in (LONGER, SHORTER)
+        )
+        what = f"{len(judged)} {'methods' if self.methods else 'temperatures'}"
+        if not longer + shorter:
+            return f"{NO_SHIFT.capitalize()} at this model size: none of {what} changes the total"
+        said = [
+            f"{n} of {what} give {word} answers" for n, word in ((longer, LONGER), (shorter, SHORTER)) if n
+        ]
+        return f"{' and '.join(said)}; the others show {NO_SHIFT}"
 
 
 def study_lengths(
@@ -127,12 +138,14 @@ def study_lengths(
     Raises
     ------
     DataError
-        If the runs are of several models or engines, or there is nothing to compare: no baseline, no answer of
-        it to the same prompt, seed and temperature, under `FEWEST_PROMPTS` prompts, or every answer cut.
+        If the runs are of several models or engines, or there is nothing to compare: no baseline, no answer
+        of it to the same prompt, seed and temperature, under `FEWEST_PROMPTS` prompts, or every answer cut.
     """
     for what, names in (("models", {r.model for r in runs}), ("engines", {r.engine for r in runs})):
         if len(names) > 1:
-            raise DataError(f"the lengths are of {len(names)} {what} ({', '.join(sorted(names))}): give one's")
+            raise DataError(
+                f"the lengths are of {len(names)} {what} ({', '.join(sorted(names))}): give one's"
+            )
     if all(run.censored for run in runs):
         raise DataError("every answer was cut at its cap, so nothing is known of lengths: raise the cap")
     answers = answers_by_setup(runs)
@@ -152,8 +165,7 @@ def study_lengths(
         raise DataError("; ".join(left_out) or f"only {baseline} at one temperature: nothing to compare")
     base = answers[reference]
     floor = seeds_apart(base, level=level, seed=seed)
-    judged = judge(compared)
-    return ShiftStudy(
+    study = ShiftStudy(
         name=name,
         model=runs[0].model,
         engine=runs[0].engine,
@@ -163,9 +175,10 @@ def study_lengths(
         n_seeds=int(base.known.any(axis=0).sum()),
         caps=tuple(sorted({run.cap for run in runs})),
         floor=floor,
-        comparisons=judged,
-        notes=(*notes, *left_out, *_notes(judged, floor, level)),
+        comparisons=judge(compared),
+        notes=(*notes, *(f"Left out: {fault}." for fault in left_out)),
     )
+    return replace(study, notes=(*study.notes, *_notes(study)))
 
 
 def _reference(answers: Mapping[Setup, Answers], baseline: str) -> Setup:
@@ -196,41 +209,39 @@ def _fault(setup: Setup, own: Answers, base: Answers | None, against: Setup) -> 
     return None
 
 
-def _notes(
-    compared: Mapping[Setup, Comparison], floor: Comparison | None, level: float
-) -> Iterator[str]:
+def _notes(study: ShiftStudy) -> Iterator[str]:
+    compared, floor = study.comparisons, study.floor
     yield (
         f"Verdicts hold for all {len(compared)} comparisons together: the chance of even one false shift is "
-        f"{100 * FAMILY_ERROR:.0f} % at most (Holm). Intervals are of {100 * level:.0f} % for each alone, from "
-        "resampled prompts."
+        f"{100 * FAMILY_ERROR:.0f} % at most (Holm). Intervals are of {100 * study.level:.0f} % for each "
+        "alone, from resampled prompts."
     )
-    smallest = min(found.detectable for found in compared.values())
-    largest = max(found.detectable for found in compared.values())
+    surest = min(found.detectable for found in study.judged.values())
     yield (
-        f"The smallest shift that this could detect, 4 times in 5 at 5 %: {100 * smallest:.1f} % of the total "
-        f"(least certain comparison: {100 * largest:.1f} %)."
+        f"The smallest shift that this could detect, 4 times in 5 at 5 % in a test alone: "
+        f"{100 * surest:.1f} % of the total where lengths scatter least, {100 * study.detectable:.1f} % "
+        "where they scatter most."
     )
     if floor is not None and floor.floor is not None:
         yield (
-            f"Noise: two seeds of the baseline itself give a mean D of {100 * floor.floor.mean:+.1f} %, D ≥ 50 % "
-            f"in {100 * floor.floor.much_longer:.1f} % and D ≤ −50 % in {100 * floor.floor.much_shorter:.1f} % of "
-            "pairs (each pair both ways). Excess shares are across seeds on both sides, beyond that."
+            f"Noise: two seeds of the baseline itself give a mean D of {100 * floor.floor.mean:+.1f} %, "
+            f"D ≥ 50 % in {100 * floor.floor.much_longer:.1f} % and D ≤ −50 % in "
+            f"{100 * floor.floor.much_shorter:.1f} % of pairs (each both ways). Excess shares are "
+            "across seeds on both sides, beyond that."
         )
     else:
         yield (
-            "One seed: how far two runs of the baseline itself differ is unknown, so shares of D have no floor "
-            "here. Multipliers are tested on the spread between prompts."
+            "One seed: how far two runs of the baseline itself differ is unknown, so shares of D have no "
+            "floor here. Multipliers are tested on the spread between prompts."
         )
     cut = max(max(found.cut, found.base_cut) for found in compared.values())
     if cut:
         yield (
-            f"Up to {100 * cut:.0f} % of answers were cut at the cap. Totals are of answers up to the cap, on both "
-            "sides, which draws multipliers towards 1; the uncut multiplier assumes that cut answers would "
-            "have gone on to end at their setup's average rate."
+            f"Up to {100 * cut:.0f} % of a setup's answers were cut at the cap. Totals are of answers up to "
+            "the cap, on both sides, which draws multipliers towards 1; the uncut multiplier assumes that "
+            "cut answers would have gone on to end at their setup's average rate."
         )
-    alike = [
-        setup.method_params for setup, found in compared.items() if not np.any(found.same.d)
-    ]
+    alike = [setup.method_params for setup, found in compared.items() if not np.any(found.same.d)]
     if alike:
         yield f"Same length as the baseline's in every pair: {', '.join(alike)}. Did the method act at all?"
 

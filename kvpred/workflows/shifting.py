@@ -62,15 +62,18 @@ def study_shifts(
         raise UsageError(f"--level {level}: give a share from 0.5 to 0.99")
     against = get_method(baseline).spec
     if output is not None and (not lengths or against != BASELINE):
-        raise UsageError(f"--output holds multipliers of collected lengths on {BASELINE}'s: give --lengths "
-                         f"and leave --baseline out")
+        raise UsageError(
+            f"--output holds multipliers of collected lengths on {BASELINE}'s: give --lengths "
+            f"and leave --baseline out"
+        )
     found = []
     if lengths:
         runs = read_lengths(*lengths)
         progress(f"{len(runs):,} answers of {runs[0].model}")
         with blamed_on(lengths):
-            study = study_lengths(_canonical(runs, lengths), name="lengths", baseline=against, level=level,
-                                  seed=seed)
+            study = study_lengths(
+                _canonical(runs, lengths), name="lengths", baseline=against, level=level, seed=seed
+            )
         found.append(study)
         if output is not None:
             write_shifts(output, shifts_of(study))
@@ -80,15 +83,13 @@ def study_shifts(
         progress(f"{len(published.runs):,} published answers")
         dropped = [f"{rows} rows left out: {reason}." for reason, rows in published.dropped.items()]
         note = (
-            "Lengths published by SCOPE (github.com/Linking-ai/SCOPE, MIT): one greedy answer per prompt; labels "
-            "name what compresses the prompt and the answer, and the tokens kept of each; cache sizes are not "
-            "given, so there is no compression ratio."
+            "Published by SCOPE (github.com/Linking-ai/SCOPE, MIT): one greedy answer per prompt; "
+            "labels name what compresses the prompt and the answer, and the tokens kept of each; cache sizes "
+            "are not given, so there is no compression ratio."
         )
         with blamed_on([scope]):
             found.append(
-                study_lengths(
-                    published.runs, name="scope", level=level, seed=seed, notes=(note, *dropped)
-                )
+                study_lengths(published.runs, name="scope", level=level, seed=seed, notes=(note, *dropped))
             )
     return found
 

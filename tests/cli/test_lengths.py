@@ -149,7 +149,8 @@ def test_a_folder_with_other_files_is_not_replaced(cli: Cli, conversations: Path
 
 
 def test_a_method_is_learnt_from_its_collected_lengths(cli: Cli, conversations: Path, tmp_path: Path) -> None:
-    header = "model,method,method_params,engine,prompt_id,temperature,seed,prompt_tokens,output_tokens,cap,censored"
+    header = "model,method,method_params,engine,prompt_id,temperature,seed,prompt_tokens,output_tokens,cap,"
+    header += "censored"
     asked = [one["id"] for one in json.loads(conversations.read_text())]
     rows = [
         f"tiny,{method},{method},transformers,{piece}/0,1.0,{seed},9,{20 + 10 * seed},384,False"

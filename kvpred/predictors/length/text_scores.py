@@ -58,7 +58,8 @@ class TextScores:
         counts.data = (1 + np.log(counts.data)) * self.idf_[counts.indices]
         norms = np.sqrt(counts.multiply(counts).sum(axis=1)).A1
         scores: Floats = counts @ self.coef_.T
-        return scores / np.maximum(norms, 1e-12)[:, None] + self.intercept_
+        scores = scores / np.maximum(norms, 1e-12)[:, None] + self.intercept_
+        return scores
 
     def save(self, path: Path) -> None:
         """Write the coefficients as JSON."""

@@ -1,4 +1,4 @@
-"""The fast predictor: better than a constant on new conversations, whole in distribution, the same each time."""
+"""The fast predictor: better than a constant on new conversations, and the same each time."""
 
 from __future__ import annotations
 

@@ -1,0 +1,46 @@
+"""Predictions as CSV, there and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kvpred.data.length_predictions import LengthPredictions, read_predictions, write_predictions
+from kvpred.errors import DataError
+
+LEVELS = (0.1, 0.5, 0.9)
+HEADER = "piece,index,fold,mean,q0.1,q0.5,q0.9\n"
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    quantiles = np.array([[1.0, 20.5, 300.0], [2.0, 2.0, 9.0]])
+    found = LengthPredictions(
+        ("a_0", "b"), np.array([0, 2]), np.array([1, 0]), quantiles, np.array([90.0, 4.0])
+    )
+
+    write_predictions(tmp_path / "p.csv", found, levels=LEVELS)
+    back = read_predictions(tmp_path / "p.csv", levels=LEVELS)
+
+    assert back.pieces == found.pieces
+    assert back.indices.tolist() == [0, 2]
+    assert back.folds.tolist() == [1, 0]
+    assert back.quantiles.tolist() == quantiles.tolist()
+    assert back.mean.tolist() == [90, 4]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ("a,0,0,5,1,x,9", "q0.5"),
+        ("a,0,0,,1,2,9", "mean"),
+        ("a,0,0,5,3,2,9", "q0.5"),
+        ("a,z,0,5,1,2,9", "index"),
+    ],
+)
+def test_a_bad_cell_is_named_with_its_place(tmp_path: Path, row: str, column: str) -> None:
+    (tmp_path / "p.csv").write_text(HEADER + row + "\n")
+
+    with pytest.raises(DataError, match=f"line 2, column '{column}'"):
+        read_predictions(tmp_path / "p.csv", levels=LEVELS)
