@@ -65,6 +65,14 @@ def train_length_command(
     target: Annotated[
         str, _longformer("--target", help="log, or ratio: the paper's, to the prompt's length.")
     ] = "log",
+    unfreeze: Annotated[
+        int, _longformer("--unfreeze", min=0, help="Upper layers to train besides the head; slow on a CPU.")
+    ] = 0,
+    epochs: Annotated[
+        int | None, _longformer("--epochs", min=1, help="At most; 30, or 3 where layers are trained.")
+    ] = None,
+    max_tokens: Annotated[int, _longformer("--max-tokens", help="Of a conversation, the newest.")] = 4096,
+    device: Annotated[str, _longformer("--device", help="cpu, cuda or cuda:0.")] = "cpu",
     smoke: Annotated[bool, _longformer("--smoke", help="A tiny training, to see that all works.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
     provenance: Annotated[
@@ -77,6 +85,7 @@ def train_length_command(
     Example: kvpred train-length --data conversations.json --output my-lengths
     """
     from kvpred.predictors.length import bundle
+    from kvpred.predictors.length.longformer import LongformerConfig
     from kvpred.reports.lists import plain_table
     from kvpred.workflows.lengths import (
         Answered,
@@ -88,14 +97,23 @@ def train_length_command(
 
     check_length_folder(output)
     answered = Answered(data, tokenizer=tokenizer, cut_tokens=cut, method=method, lengths=lengths or ())
+    config = LongformerConfig(
+        init=init,
+        target=target,
+        max_tokens=max_tokens,
+        unfreeze=unfreeze,
+        epochs=epochs or (3 if unfreeze else 30),
+        patience=1 if unfreeze else 3,
+        device=device,
+        seed=seed,
+    )
     training = Training(
         model=model,
         n_folds=folds,
         seed=seed,
         base=base,
         work=work or output.with_name(f"{output.name}.work"),
-        init=init,
-        target=target,
+        longformer=config.smoke() if smoke else config,
         smoke=smoke,
         provenance=provenance,
     )

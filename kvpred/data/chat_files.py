@@ -48,10 +48,10 @@ def read_conversations(path: Path | str) -> ChatFile:
     """Read the conversations of a file.
 
     ``.txt`` is one prompt. JSON and JSONL hold conversations in any of these shapes: a list of messages
-    ``{"role", "content"}``; an object whose ``messages`` or ``conversations`` is such a list (ShareGPT calls the
-    fields ``from`` and ``value``); or pairs ``{"id", "turn", "prompt", "response", ...}``, one line each, which
-    are put together to conversations by their ids. `turn` is the place of the prompt among the messages;
-    messages in between that no pair tells of are missing from the history.
+    ``{"role", "content"}``; an object whose ``messages`` or ``conversations`` is such a list (ShareGPT calls
+    the fields ``from`` and ``value``); or pairs ``{"id", "turn", "prompt", "response", ...}``, one line each,
+    which are put together to conversations by their ids. `turn` is the place of the prompt among the
+    messages; messages in between that no pair tells of are missing from the history.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _message_of(role: object, content: object, place: _Place) -> Message:
 
 
 def _joined_parts(parts: Iterable[object], place: _Place) -> str:
-    """Return the texts of a message in parts; others, such as images, have no tokens that could be counted."""
+    """Return the texts of a message in parts; others, such as images, have no tokens to count."""
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
     if not all(isinstance(text, str) for text in texts):
         raise place.error("expected a text in each part of the type text", column="content")

@@ -36,7 +36,7 @@ class Conversation:
     Parameters
     ----------
     id : str
-        As the file names it; pieces of one conversation may have ids of their own (ShareGPT: ``abc_0``, ``abc_7``).
+        As the file names it; pieces of one conversation may have ids of their own (``abc_0``, ``abc_7``).
     messages : tuple of Message
     starts_late : bool
         Whether it is known to be a later piece, whose beginning is missing.

