@@ -59,10 +59,11 @@ images: .venv/.dev ## Draw docs/images/ anew (needs Chrome or Chromium)
 	$(BIN)/kvpred report throughput --runs data/measured/engines --output build/engines >/dev/null
 	cp build/engines/engines.png docs/images/
 
-bench: .venv/.dev ## Time a cold start and a million predictions, the error of a transfer, and kill measurements
+bench: .venv/.smollm2 ## Time a cold start, a million predictions and lengths, the error of a transfer, kill measurements
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/transfer_error.py
+	$(BIN)/python benchmarks/predict_length.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/kill_resume.py --what measure --kills 10
 

@@ -37,6 +37,13 @@ def collect_lengths_command(
     max_chars: Annotated[
         int, typer.Option("--max-chars", min=1, help="Of a prompt and all that was said before it.")
     ] = 3000,
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--rule",
+            help="turns: any turn, with its history; vllm: first turns, as its benchmark draws them.",
+        ),
+    ] = "turns",
     cap: Annotated[int, typer.Option("--cap", min=1, help="Tokens at which an answer is stopped.")] = 384,
     bsz: Annotated[int, typer.Option("--bsz", min=1, help="Answers of one batch.")] = 32,
     shard: Annotated[
@@ -70,13 +77,16 @@ def collect_lengths_command(
     Example: kvpred collect-lengths --prompts conversations.json --method h2o,kivi:bits=2 --output my-lengths
     """
     from kvpred.data.chat_files import read_conversations
+    from kvpred.errors import UsageError
     from kvpred.methods import get_method, list_methods, split_methods
+    from kvpred.models import get_model
     from kvpred.reports.lists import plain_table
     from kvpred.workflows.collecting import (
         CollectRequest,
         choose_prompts,
         collect,
         left_to_collect,
+        serving_prompts,
         summary,
     )
 
@@ -87,8 +97,18 @@ def collect_lengths_command(
         else [get_method(m).spec for m in split_methods(method)]
     )
     conversations = [one for path in prompts for one in read_conversations(path).conversations]
+    if rule == "vllm":
+        drawn, left_out = serving_prompts(
+            conversations, n_prompts=n_prompts, seed=seed, cap=cap, model=get_model(model)
+        )
+        for reason, number in left_out.items():
+            note(f"{number:,} {reason}")
+    elif rule == "turns":
+        drawn = choose_prompts(conversations, n_prompts=n_prompts, max_chars=max_chars, seed=seed)
+    else:
+        raise UsageError(f"--rule {rule!r} is not known: use turns or vllm.")
     request = CollectRequest(
-        prompts=choose_prompts(conversations, n_prompts=n_prompts, max_chars=max_chars, seed=seed),
+        prompts=drawn,
         methods=methods,
         temperatures=numbers("--temperature", temperature),
         n_seeds=seeds,

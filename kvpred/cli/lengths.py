@@ -84,6 +84,7 @@ def train_length_command(
 
     Example: kvpred train-length --data conversations.json --output my-lengths
     """
+    from kvpred.data.tokenizers import ESTIMATED
     from kvpred.predictors.length import bundle
     from kvpred.predictors.length.longformer import LongformerConfig
     from kvpred.reports.lists import plain_table
@@ -122,6 +123,10 @@ def train_length_command(
     bundle.save(trained, output)
     for trap, count in trained.facts["traps"].items():
         note(f"{count:,} {trap}")
+    if trained.facts["cut_tokens"] is None and tokenizer == ESTIMATED:
+        note(
+            "no cut answers found; estimates blur their pile-up: give --tokenizer or --cut if some were"
+        )
     rows = [summarise_lengths(output, trained)]
     emit(rows, form, lambda width: plain_table(rows, list(rows[0]), width=width))
 

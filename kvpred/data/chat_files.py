@@ -70,7 +70,7 @@ def read_conversations(path: Path | str) -> ChatFile:
     """
     path = Path(path)
     text = read_text(path)
-    if path.suffix == ".txt":
+    if path.suffix.lower() == ".txt":
         return ChatFile((Conversation(path.stem, (_message_of("user", text, _Place(path)),)),))
     items = list(_items(path, text))
     if items and isinstance(items[0][1], dict) and "prompt" in items[0][1]:
@@ -97,6 +97,8 @@ class _Place:
 
     def error(self, message: str, *, column: str | None = None, value: object = None) -> DataError:
         where = f"{self.item}: " if self.item else ""
+        if not isinstance(value, str | int | float | None):
+            value = type(value).__name__  # JSON may be nested too deeply to be shown
         return DataError(f"{where}{message}", path=self.path, row=self.row, column=column, value=value)
 
     def inside(self, name: str) -> _Place:
@@ -110,7 +112,7 @@ def _items(path: Path, text: str) -> Iterator[tuple[_Place, Any]]:
     except RecursionError:
         raise DataError("JSON nested too deeply", path=path) from None
     except ValueError as error:
-        lines = [(row, line) for row, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        lines = [(row, line) for row, line in enumerate(text.split("\n"), start=1) if line.strip()]
         if len(lines) < 2 or not lines[0][1].rstrip().endswith(("}", "]")):
             row = getattr(error, "lineno", None)
             raise DataError(f"not JSON: {getattr(error, 'msg', error)}", path=path, row=row) from None
@@ -136,18 +138,18 @@ def _is_message(item: object) -> bool:
 
 def _conversation(item: object, place: _Place, number: int, path: Path) -> Conversation:
     messages: object = item
-    name = f"{path.stem}-{number}"
+    name: object = f"{path.stem}-{number}"
     if isinstance(item, dict):
         messages = next((item[key] for key in _LISTS if key in item), None)
-        name = str(item.get("id", name))
+        name = item.get("id", name)
+        if not isinstance(name, str | int):
+            raise place.error("expected a text", column="id", value=name)
     if not isinstance(messages, list):
         raise place.error("expected a list of messages, or an object with messages or conversations")
     found = tuple(
         _message(message, place.inside(f"message {order}")) for order, message in enumerate(messages, start=1)
     )
-    begins_late = name.rpartition("_")[2] not in ("", "0") and name.rpartition("_")[2].isdecimal()
-    late = bool("_" in name and begins_late) or bool(found and found[0].role == "assistant")
-    return Conversation(name, found, starts_late=late)
+    return Conversation(_without_halves(str(name)), found)
 
 
 def _message(item: object, place: _Place) -> Message:
@@ -171,7 +173,12 @@ def _message_of(role: object, content: object, place: _Place) -> Message:
         raise place.error(
             f"{len(content):,} characters, expected at most {MAX_MESSAGE_CHARS:,}", column="content"
         )
-    return Message(_ROLES[role.lower()], content)
+    return Message(_ROLES[role.lower()], _without_halves(content))
+
+
+def _without_halves(text: str) -> str:
+    r"""Replace halves of characters (``\ud83d`` alone, where an emoji was cut): UTF-8 cannot hold them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _joined_parts(parts: Iterable[object], place: _Place) -> str:
@@ -192,7 +199,8 @@ def _from_pairs(items: list[tuple[_Place, Any]]) -> ChatFile:
         name, turn = item.get("id"), item.get("turn", 0)
         if not isinstance(name, str):
             raise place.error("expected a text", column="id", value=name)
-        if not isinstance(turn, int) or isinstance(turn, bool) or turn < 0:
+        name = _without_halves(name)
+        if type(turn) is not int or turn < 0:
             raise place.error("expected a whole number", column="turn", value=turn)
         if turn in turns.setdefault(name, {}):
             raise place.error(f"turn {turn} of {name} occurs twice", column="turn")
@@ -200,7 +208,7 @@ def _from_pairs(items: list[tuple[_Place, Any]]) -> ChatFile:
         turns[name][turn] = asked, _message_of("assistant", item.get("response"), place.inside("response"))
         tokens = item.get("prompt_tokens"), item.get("response_tokens")
         if any(value is not None for value in tokens):
-            if not all(isinstance(value, int) and value >= 0 for value in tokens):
+            if not all(type(value) is int and value >= 0 for value in tokens):
                 raise place.error("expected whole numbers in prompt_tokens and response_tokens", value=tokens)
             counts[name, turn] = tokens  # type: ignore[assignment]
     conversations, known = [], {}
@@ -210,8 +218,7 @@ def _from_pairs(items: list[tuple[_Place, Any]]) -> ChatFile:
             if (name, turn) in counts:
                 known[name, len(messages)] = counts[name, turn]
             messages += of_name[turn]
-        late = min(of_name) > 0 or (name.rpartition("_")[2].isdecimal() and name.rpartition("_")[2] != "0")
-        conversations.append(Conversation(name, tuple(messages), starts_late=late))
+        conversations.append(Conversation(name, tuple(messages), lacks_beginning=min(of_name) > 0))
     return ChatFile(tuple(conversations), known)
 
 

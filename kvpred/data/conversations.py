@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Role = Literal["system", "user", "assistant"]
+
+# ShareGPT names a piece by its conversation, seven letters and digits, and the number of its first message.
+# Other people's ids that end in a number (chat_1, prompt_12) are conversations of their own.
+_PIECE = re.compile(r"([A-Za-z0-9]{7})_([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +41,39 @@ class Conversation:
     Parameters
     ----------
     id : str
-        As the file names it; pieces of one conversation may have ids of their own (``abc_0``, ``abc_7``).
+        As the file names it; pieces of one conversation have ids of their own (ShareGPT: ``Ab3dEf7_0``,
+        ``Ab3dEf7_12``).
     messages : tuple of Message
-    starts_late : bool
-        Whether it is known to be a later piece, whose beginning is missing.
+    lacks_beginning : bool
+        Whether the file says that earlier messages are missing.
+
+    Examples
+    --------
+    >>> piece = Conversation("Ab3dEf7_12", (Message("user", "And in winter?"),))
+    >>> piece.group, piece.starts_late
+    ('Ab3dEf7', True)
     """
 
     id: str
     messages: tuple[Message, ...]
-    starts_late: bool = False
+    lacks_beginning: bool = False
 
     @property
     def group(self) -> str:
-        """The whole conversation that this is a piece of: the id up to its last underscore and number."""
-        head, _, tail = self.id.rpartition("_")
-        return head if head and tail.isdecimal() else self.id
+        """The whole conversation that this is a piece of: all that must stand on one side of a split."""
+        piece = _PIECE.fullmatch(self.id)
+        return piece[1] if piece else self.id
+
+    @property
+    def begins_with_answer(self) -> bool:
+        """Whether the assistant speaks first, but for the system."""
+        return next((m.role for m in self.messages if m.role != "system"), None) == "assistant"
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether its beginning is missing: a later piece, or one that begins with an answer."""
+        piece = _PIECE.fullmatch(self.id)
+        return self.lacks_beginning or self.begins_with_answer or bool(piece and piece[2].strip("0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +154,7 @@ def turns_of(
     traps: Counter[str] = Counter()
     for conversation in conversations:
         messages = conversation.messages
-        traps["pieces that begin with the assistant"] += bool(messages) and messages[0].role == "assistant"
+        traps["pieces that begin with the assistant"] += conversation.begins_with_answer
         traps["pieces whose beginning is missing"] += conversation.starts_late
         for index in range(len(messages) - 1):
             now, then = messages[index], messages[index + 1]
@@ -141,12 +164,11 @@ def turns_of(
                 continue
             counted = (known or {}).get((conversation.id, index))
             asked, answered = counted or (count(now.content), count(then.content))
-            first = not conversation.starts_late and all(m.role != "assistant" for m in messages[:index])
+            begins = all(m.role != "assistant" for m in messages[:index])
+            first = begins and not conversation.starts_late
             traps["prompts of 0 tokens"] += asked == 0
             traps["empty answers"] += answered == 0
-            traps["answers that only begin their piece"] += not first and not any(
-                m.role == "assistant" for m in messages[:index]
-            )
+            traps["answers that only begin their piece"] += begins and not first
             found.append(
                 Turn(
                     piece=conversation.id,
@@ -166,8 +188,12 @@ def turns_of(
 
 
 # A pile-up at a length: at least so many answers within 4 % above it, three times as many as within 4 % below
-# it, and hardly any beyond.
+# it, hardly any beyond, and a tenth of all shorter, so that answers of one usual length are none. Nobody cuts
+# answers at fewer than 16 tokens, where few lengths are possible and most of them are usual.
 _PILE_ANSWERS, _PILE_WIDTH, _PILE_FACTOR, _PILE_BEYOND = 20, 1.04, 3, 0.2
+_LEAST_SHORTER, _LEAST_CUT_TOKENS = 0.1, 16
+# A hard cap is one length, the few just below it were not cut; cuts between words spread over several.
+_HARD_CAP_SHARE = 0.8
 
 
 def find_cut(tokens: Sequence[int]) -> int | None:
@@ -186,7 +212,7 @@ def find_cut(tokens: Sequence[int]) -> int | None:
 
     Examples
     --------
-    >>> find_cut([*range(1, 1000), *[1000] * 50])
+    >>> find_cut([*range(1, 1000), *[1000] * 200])
     1000
     >>> find_cut(range(1, 1000)) is None
     True
@@ -199,9 +225,13 @@ def find_cut(tokens: Sequence[int]) -> int | None:
 
     here = up_to(lengths)
     pile = up_to(lengths * _PILE_WIDTH) - here
-    below = here - up_to(lengths / _PILE_WIDTH)
+    below = here - up_to(np.minimum(lengths / _PILE_WIDTH, lengths - 1))
     beyond = len(ordered) - here - pile
     found = (pile >= _PILE_ANSWERS) & (pile >= _PILE_FACTOR * (below + 1)) & (beyond <= _PILE_BEYOND * pile)
+    found &= (lengths >= _LEAST_CUT_TOKENS) & (here - below >= _LEAST_SHORTER * len(ordered))
     if not found.any():
         return None
-    return int(lengths[np.argmax(np.where(found, pile - below, -1))])
+    best = np.argmax(np.where(found, pile - below, -1))
+    inside, counts = np.unique(ordered[here[best] : here[best] + pile[best]], return_counts=True)
+    hard = counts.max() >= _HARD_CAP_SHARE * pile[best]
+    return int(inside[counts.argmax()] if hard else lengths[best])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kvpred.data.files import read_text
+from kvpred.data.files import is_folder, read_text
 from kvpred.errors import DataError, MissingExtraError, UsageError
 
 ESTIMATED = "estimated"
@@ -127,8 +128,8 @@ def get_counter(name: str) -> TokenCounter:
         package, file, read = _PACKAGES[name]
         return TokenCounter(name, read(_installed(name, package, file)))
     path = Path(name)
-    file_path = path / "tokenizer.json" if path.is_dir() else path
-    if not file_path.is_file():
+    file_path = path / "tokenizer.json" if is_folder(path) else path
+    if not os.access(file_path, os.R_OK):
         known = ", ".join((ESTIMATED, *_PACKAGES))
         raise UsageError(
             f"tokenizer {name!r} is neither known ({known}) nor a tokenizer.json, nor a folder with one."

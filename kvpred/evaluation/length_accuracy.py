@@ -1,4 +1,4 @@
-"""How good predictions of response lengths are: scores per model, with intervals from resampled conversations.
+"""How good predictions of response lengths are: scores with intervals over resampled conversations.
 
 Answers that were cut count with the length that is left of them, except where a score says otherwise.
 """
@@ -85,7 +85,7 @@ class Truth:
 
     def sums(self, values: Floats) -> Floats:
         """Add values up by conversation."""
-        return np.bincount(self.group, weights=values)
+        return np.asarray(np.bincount(self.group, weights=values), dtype=np.float64)
 
 
 def slices(turns: Sequence[Turn]) -> dict[str, Ints]:

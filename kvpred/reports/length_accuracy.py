@@ -91,8 +91,8 @@ def length_accuracy(
     fixed = best_constant(tokens)
     own_notes = (
         "Intervals: 95 %, over resampled conversations with all their turns.",
-        f"{sum(turn.censored for turn in turns):,} of {len(turns):,} answers were cut: they count with what is "
-        "left of them, are covered if the interval reaches as far, and are left out of 'MAE, uncut'.",
+        f"{sum(turn.censored for turn in turns):,} of {len(turns):,} answers were cut: they count with what "
+        "is left of them, are covered if the interval reaches as far, and are left out of 'MAE, uncut'.",
         f"The paper's accuracy rewards guessing short: always saying {fixed:.0f} tokens scores "
         f"{published_accuracy(tokens, np.full(len(tokens), fixed)).mean():.1f}.",
     )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,6 +17,8 @@ from kvpred.data.conversations import Conversation, Message
 from kvpred.data.files import remove_drafts, write_text
 from kvpred.data.journal import Journal, Progress
 from kvpred.data.lengths import LengthRun, write_lengths
+from kvpred.data.serving_sample import sample_requests
+from kvpred.data.tokenizers import ESTIMATED, get_counter
 from kvpred.engines.base import Target
 from kvpred.engines.sampling import Prompt
 from kvpred.engines.transformers import Transformers
@@ -28,6 +30,8 @@ from kvpred.models.weights import installed_weights
 from kvpred.workflows.profiling import DTYPES, resolve_device
 
 JOURNAL, LENGTHS, MANIFEST = FILES = ("collect.jsonl", "lengths.csv", "manifest.json")
+# Room for what a chat template adds, and for what an estimate misses.
+_TEMPLATE_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,29 @@ def batches(request: CollectRequest) -> list[Batch]:
     ]
     place, count = request.shard
     return found[place - 1 :: count]
+
+
+def serving_prompts(
+    conversations: Sequence[Conversation], *, n_prompts: int, seed: int, cap: int, model: ModelSpec
+) -> tuple[list[Asked], Mapping[str, int]]:
+    """Draw the user's first messages as vLLM's benchmark does; see `sample_requests`.
+
+    Returns
+    -------
+    list of Asked
+        At most `n_prompts`; cut to the model's context less `cap` and a chat template's tokens.
+    mapping of str to int
+        What was left out or cut, by reason.
+    """
+    sample = sample_requests(
+        conversations,
+        count=get_counter(ESTIMATED),
+        n_requests=n_prompts,
+        seed=seed,
+        max_output_tokens=cap,
+        context_tokens=model.max_position - _TEMPLATE_TOKENS,
+    )
+    return [Asked(request.id, request.messages) for request in sample.requests], sample.left_out
 
 
 def summary(runs: Sequence[LengthRun]) -> list[dict[str, Any]]:

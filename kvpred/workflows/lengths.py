@@ -112,7 +112,12 @@ def train_length(
         n_folds=n_folds,
         method_params=get_method(answered.method).spec,
         provenance=training.provenance or f"{len(turns):,} answers of {names}",
-        facts={"answers": len(turns), "cut_tokens": table.cut_tokens, "traps": dict(table.traps)},
+        facts={
+            "tokenizer": "" if answered.lengths else answered.tokenizer,
+            "answers": len(turns),
+            "cut_tokens": table.cut_tokens,
+            "traps": dict(table.traps),
+        },
         progress=progress,
     )
 
@@ -176,6 +181,12 @@ def judge_lengths(
         predicted[name] = model.held_out(table.turns)
         known = int((model.out_of_fold.rows(table.turns) >= 0).sum())
         n_folds = int(model.out_of_fold.folds.max()) + 1
+        learnt = model.facts.get("tokenizer")
+        if learnt and learnt != answered.tokenizer:
+            notes.append(
+                f"{name} has learnt from answers counted by the tokeniser {learnt}, these are counted by "
+                f"{answered.tokenizer}: judge with the same."
+            )
         notes.append(
             f"{name}: {known:,} of {len(table.turns):,} answers out of {n_folds} folds, "
             f"{len(table.turns) - known:,} of new conversations."

@@ -56,3 +56,23 @@ def test_prompts_that_are_all_too_long_are_said_to_be(cli: Cli, conversations: P
     done = cli("collect-lengths", "--prompts", conversations, "--max-chars", 3, "--output", tmp_path / "out")
     assert done.code == 3
     assert "no prompt is left" in done.err
+
+
+def test_vllms_rule_draws_first_turns_and_says_what_it_leaves_out(cli: Cli, tmp_path: Path) -> None:
+    said = [
+        {"from": "human", "value": "Tell me, what floats?"},
+        {"from": "gpt", "value": "Wood, cork and ice."},
+    ]
+    late = [{"from": "gpt", "value": "Wood."}, *said]
+    path = tmp_path / "conversations.json"
+    found = [{"id": f"Talk{n:03}_0", "conversations": late if n == 3 else said} for n in range(6)]
+    path.write_text(json.dumps(found))
+    done = cli(
+        "collect-lengths", "--prompts", path, "--rule", "vllm", "--method", "fp16",
+        "--output", tmp_path / "out", "--dry-run", "--format", "json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert sum(row["answers"] for row in done.objects) == 2 * 5
+    assert "1 does not begin with the user" in done.err
+    odd = cli("collect-lengths", "--prompts", path, "--rule", "all", "--output", tmp_path / "out")
+    assert odd.code == 2

@@ -55,10 +55,11 @@ def test_a_missing_level_is_named(tmp_path: Path) -> None:
         read_predictions(tmp_path / "p.csv", levels=LEVELS)
 
 
+# A bare carriage return is left out: the csv module of Python 3.11 does not quote it.
 @given(
     st.lists(st.lists(st.floats(1, 1e6), min_size=3, max_size=3).map(sorted), min_size=1, max_size=5),
     st.lists(
-        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=5, max_size=5
+        st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1), min_size=5, max_size=5
     ),
 )
 def test_rounding_never_makes_quantiles_fall(

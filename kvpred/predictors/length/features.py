@@ -14,11 +14,11 @@ from kvpred.data.tokenizers import estimate_tokens
 
 # Characters of a prompt that cues are looked for in, and of an earlier answer that words are compared with:
 # enough for what decides the length, and a bound for the time that a long paste takes.
-_HEAD_CHARS, _TAIL_CHARS, _ANSWER_CHARS = 600, 300, 1200
-# Words of a prompt that are compared with earlier prompts.
-_COMPARED_WORDS = 60
+_HEAD_CHARS, _TAIL_CHARS, _ANSWER_CHARS = 500, 200, 800
+# Characters of a prompt that are compared with earlier prompts.
+_COMPARED_CHARS = 300
 # Earlier turns that are compared.
-_COMPARED_TURNS = 12
+_COMPARED_TURNS = 8
 # Tokens added before taking logarithms, so that one-word answers do not rule.
 SOFT_TOKENS = 5
 # A typical answer, in tokens: where averages over few answers are pulled to, with the weight of two answers.
@@ -75,6 +75,7 @@ _AMOUNT = re.compile(
 )
 _REFUSAL = re.compile(r"\b(?:sorry|apologi[sz]e|i cannot|i can't|unable to|as an ai)\b", re.IGNORECASE)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
+_DIGIT, _CAPITAL = re.compile("[0-9]"), re.compile("[A-Z]")
 _PUNCTUATION = re.compile(r"[^\w\s]")
 _WORD = re.compile(r"\w+")
 
@@ -135,8 +136,8 @@ def _prompt(prompt: str, tokens: float) -> dict[str, float]:
         "prompt_questions": prompt.count("?"),
         "prompt_code": prompt.count("```"),
         "prompt_not_ascii": _not_ascii(shown),
-        "prompt_digits": sum(map(str.isdigit, shown)) / (len(shown) + 1),
-        "prompt_capitals": sum(map(str.isupper, shown)) / (len(shown) + 1),
+        "prompt_digits": len(_DIGIT.findall(shown)) / (len(shown) + 1),
+        "prompt_capitals": len(_CAPITAL.findall(shown)) / (len(shown) + 1),
         "prompt_punctuation": len(_PUNCTUATION.findall(shown)) / (len(shown) + 1),
         "prompt_first_line_share": len(prompt.partition("\n")[0]) / chars,
         "prompt_ends_asking": prompt.rstrip().endswith("?"),
@@ -252,4 +253,4 @@ def _not_ascii(text: str) -> float:
 
 
 def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text[:_HEAD_CHARS].lower())[:_COMPARED_WORDS])
+    return set(_WORD.findall(text[:_COMPARED_CHARS].lower()))
