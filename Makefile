@@ -58,6 +58,8 @@ images: .venv/.dev ## Draw docs/images/ anew (needs Chrome or Chromium)
 	cp build/accuracy/predicted_measured.png build/accuracy/few_shot.png docs/images/
 	$(BIN)/kvpred report throughput --runs data/measured/engines --output build/engines >/dev/null
 	cp build/engines/engines.png docs/images/
+	$(BIN)/kvpred shift --lengths data/measured/lengths --report build/shift >/dev/null
+	cp build/shift/multiplier_lengths.png docs/images/length_shift.png
 
 bench: .venv/.smollm2 ## Time a cold start, a million predictions and lengths, the error of a transfer, kill measurements
 	$(BIN)/python benchmarks/cold_start.py

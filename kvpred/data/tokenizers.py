@@ -72,7 +72,7 @@ _PAIR_WEIGHTS = _pair_weights().ravel()
 
 
 def estimate_tokens(text: str) -> float:
-    """Estimate how many tokens Llama-3's tokeniser makes of a text, at some 100 MB a second.
+    """Estimate how many tokens Llama-3's tokeniser makes of a text, at 50 to 100 MB a second.
 
     Examples
     --------
@@ -82,6 +82,10 @@ def estimate_tokens(text: str) -> float:
     kinds = np.frombuffer(b" " + text.encode("utf-8", "surrogatepass"), dtype=np.uint8)
     kinds = _CLASSES[kinds]
     return float(_PAIR_WEIGHTS[kinds[:-1] * 8 + kinds[1:]].sum())
+
+
+# Characters that are counted at once: tiktoken overflows its stack on a megabyte of spaces.
+_PART_CHARS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,9 @@ class TokenCounter:
 
     def __call__(self, text: str) -> int:
         """Return how many tokens a text has, without those of a chat template."""
-        return self.count(text)
+        sound = text.encode("utf-8", "replace").decode()
+        parts = range(0, max(len(sound), 1), _PART_CHARS)
+        return sum(self.count(sound[start : start + _PART_CHARS]) for start in parts)
 
 
 def get_counter(name: str) -> TokenCounter:

@@ -255,12 +255,15 @@ def ratio_figure(study: ShiftStudy) -> Figure:
     titles = ["total tokens", "answers longer by half (D ≥ 50 %)"]
     plot = panels(1, 2, titles=titles)
     ends = [[1.0], [0.0]]
+    # Names stand on the side where there is room.
+    middle = sum(found.compression for _, found in rows.values()) / max(len(rows), 1)
     for name, (method, found) in rows.items():
+        side = "left" if found.compression > middle else "right"
         spread = found.other or found.same
         m, share = found.multiplier, 100 * spread.much_longer
         bars = {"array": [m.high - m.value], "arrayminus": [m.value - m.low], "thickness": 1.2, "width": 3}
         look = {"x": [found.compression], "mode": "markers+text", "text": [name], "textfont": {"size": 10},
-                "textposition": "middle right", "marker": _marker(method), "cliponaxis": False}  # fmt: skip
+                "textposition": f"middle {side}", "marker": _marker(method), "cliponaxis": False}  # fmt: skip
         plot.add_scatter(y=[m.value], error_y=bars, row=1, col=1, **look)
         plot.add_scatter(y=[share], row=1, col=2, **look)
         ends[0] += [m.low, m.high]

@@ -121,3 +121,13 @@ def test_estimates_are_close_on_the_sharegpt_sample(shared_data: Path) -> None:
     assert sum(estimates) == pytest.approx(sum(tokens for _, tokens in texts), rel=0.01)
     errors = [abs(e - t) / t for e, (_, t) in zip(estimates, texts, strict=True) if t > 30]
     assert sum(errors) / len(errors) < 0.05
+
+
+@pytest.mark.parametrize("name", ["estimated", "llama-3", "llama-2", "mistral"])
+def test_a_megabyte_of_anything_and_half_a_character_are_counted(name: str) -> None:
+    try:
+        count = get_counter(name)
+    except (UsageError, MissingExtraError) as error:
+        pytest.skip(str(error))
+    for text in (" " * 1_000_000, "salt and tides " * 66_000, "\ud800"):
+        assert count(text) >= 1

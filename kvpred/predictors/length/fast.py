@@ -72,7 +72,6 @@ class FastPredictor(LengthPredictor):
         self,
         turns: Sequence[Turn],
         *,
-        beside: Floats | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Self:
         """Fit the words' scores, then the trees; deterministic for a given seed.
@@ -80,8 +79,6 @@ class FastPredictor(LengthPredictor):
         Parameters
         ----------
         turns : sequence of Turn
-        beside : array, shape (n, m), optional
-            Further features, which `predict` must then be given too.
         progress : callable, optional
 
         Raises
@@ -104,7 +101,7 @@ class FastPredictor(LengthPredictor):
         self._prior = np.log(shares / (1 - shares).clip(1e-3))
         words = self._fit_text(turns, tokens, weights, progress)
         data = lightgbm.Dataset(
-            self._rows(_numbers([turn.messages for turn in turns], words, beside)),
+            self._rows(_numbers([turn.messages for turn in turns], words)),
             below.ravel().astype(np.float64),
             weight=np.repeat(weights, len(self._thresholds)),
             init_score=np.tile(self._prior, len(turns)),
@@ -114,12 +111,10 @@ class FastPredictor(LengthPredictor):
         self._booster = lightgbm.train(parameters, data, _TREES)
         return self
 
-    def predict(
-        self, conversations: Sequence[Messages], *, beside: Floats | None = None
-    ) -> LengthDistributions:
+    def predict(self, conversations: Sequence[Messages]) -> LengthDistributions:
         """Return one distribution per conversation."""
         words = self._text.predict([messages[-1].content for messages in conversations])
-        rows = self._rows(_numbers(conversations, words, beside))
+        rows = self._rows(_numbers(conversations, words))
         scores = self._booster.predict(rows, raw_score=True).reshape(len(conversations), -1) + self._prior
         below = np.maximum.accumulate(1 / (1 + np.exp(-scores)), axis=1)
         return LengthDistributions.from_shares(below, self._thresholds, most=self._most, limit=self.limit_)
@@ -172,9 +167,9 @@ class FastPredictor(LengthPredictor):
         return np.column_stack([np.repeat(numbers, count, axis=0), np.tile(self._thresholds, len(numbers))])
 
 
-def _numbers(conversations: Sequence[Messages], words: Floats, beside: Floats | None) -> Floats:
+def _numbers(conversations: Sequence[Messages], words: Floats) -> Floats:
     found = np.array([list(features(messages).values()) for messages in conversations], dtype=np.float64)
-    return np.column_stack([found, words, *(() if beside is None else (beside,))])
+    return np.column_stack([found, words])
 
 
 def _lightgbm() -> Any:

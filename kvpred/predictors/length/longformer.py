@@ -14,7 +14,7 @@ from kvpred.data.conversations import Turn
 from kvpred.data.files import read_text, write_text
 from kvpred.data.journal import Progress
 from kvpred.data.tokenizers import estimate_tokens
-from kvpred.errors import UsageError
+from kvpred.errors import DataError, UsageError
 from kvpred.predictors.length.base import (
     Floats,
     LengthDistributions,
@@ -35,8 +35,8 @@ _STATE, _WEIGHTS, _TOKENIZER, _CONFIG = (
 )
 # Answers lie below the thresholds with these shares.
 _SHARES = np.array([0.01, 0.02, 0.04, 0.07, *np.arange(0.1, 0.91, 0.05), 0.94, 0.96, 0.98, 0.995])
-# Of a ratio in whole numbers, so that a distribution's bounds suit it as they suit tokens.
-_RATIO_UNIT = 1e6
+# Lengths that a ratio's distribution is read at, evenly spread on the logarithm: 11 % apart up to 800 tokens.
+_GRID = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ class LongformerConfig:
         See `make_encoder`.
     target : str
         ``log``: thresholds on tokens, evenly spread over the answers; ``ratio``: on the ratio of the answer
-        to the prompt, as in the paper (appendix G).
+        to the prompt, as in the paper (appendix G). A cut answer tells of every threshold below its cut; of
+        those above, it counts with what is left of it under ``log``, as in `LengthDistributions`, and not at
+        all under ``ratio``, where thresholds are cut in different places.
     max_tokens : int
         Of a conversation, at most 4,096.
     message_tokens, messages : int
@@ -140,7 +142,8 @@ class LongformerPredictor(LengthPredictor):
         Raises
         ------
         DataError
-            If there are fewer than 20 conversations, or the work folder holds another training's checkpoint.
+            If there are fewer than 20 conversations, if every answer was cut, or if the work folder holds
+            another training's checkpoint.
         UsageError
             If a checkpoint cannot be written; the last good one stays.
         MissingExtraError
@@ -155,21 +158,26 @@ class LongformerPredictor(LengthPredictor):
         encoder = make_encoder(config.init, attention_window=config.attention_window, seed=config.seed)
         self._tokenizer = encoder.tokenizer
         tokens = np.array([turn.response_tokens for turn in turns], dtype=np.float64)
-        cuts = tokens[[turn.censored for turn in turns]]
-        self.limit_ = float(cuts.min()) if len(cuts) else np.inf
+        cut = np.array([turn.censored for turn in turns])
+        if cut.all():
+            raise DataError("every answer was cut: collect answers with a higher cap.")
+        self.limit_ = float(tokens[cut].min()) if cut.any() else np.inf
         self._most = float(tokens.max())
         values = self._values(tokens, [turn.messages for turn in turns])
         self._most_value = float(values.max())
-        self._thresholds = np.unique(np.quantile(values, _SHARES))
+        self._thresholds = self._chosen_thresholds(values)
         encoded = self._encoded([turn.messages for turn in turns])
         numbers = np.array([one.numbers for one in encoded])
         self._centre, self._scale = _standard(numbers)
-        below = values[:, None] <= self._thresholds
+        below = (values[:, None] <= self._thresholds).astype(np.float64)
+        if config.target == "ratio":
+            below[cut[:, None] & (below == 1)] = np.nan
+        known = np.isfinite(below)
         weights = conversation_weights(turns)
         self._network = LengthNetwork(
             encoder.model,
             n_numbers=2 * numbers.shape[1] if config.history else 0,
-            prior=weights @ below / weights.sum(),
+            prior=weights @ np.nan_to_num(below) / (weights @ known),
             dropout=config.dropout,
         )
         examples = Examples(
@@ -190,16 +198,11 @@ class LongformerPredictor(LengthPredictor):
         encoded = self._encoded(conversations)
         numbers = self._standardised(np.array([one.numbers for one in encoded]).reshape(len(encoded), -1))
         below = scores(self._network, encoded, numbers, self.config)
-        if self.config.target == "log":
-            return LengthDistributions.from_shares(
-                below, self._thresholds, most=self._most, limit=self.limit_
-            )
-        unit = LengthDistributions.from_shares(
-            below, self._thresholds * _RATIO_UNIT, most=self._most_value * _RATIO_UNIT
-        )
-        prompts = _prompt_tokens(conversations) / _RATIO_UNIT
-        quantiles = np.clip(unit.quantiles * prompts[:, None], 1.0, self._most)
-        return LengthDistributions(quantiles, np.clip(unit.mean * prompts, 1.0, self._most), self.limit_)
+        thresholds = self._thresholds
+        if self.config.target == "ratio":
+            thresholds = self._grid()
+            below = self._read_at(thresholds, below, _prompt_tokens(conversations))
+        return LengthDistributions.from_shares(below, thresholds, most=self._most, limit=self.limit_)
 
     def save(self, folder: Path) -> None:
         """Write weights as safetensors, the tokeniser and JSON."""
@@ -263,6 +266,24 @@ class LongformerPredictor(LengthPredictor):
     def _values(self, tokens: Floats, conversations: Sequence[Messages]) -> Floats:
         """Return what the thresholds are on."""
         return tokens if self.config.target == "log" else tokens / _prompt_tokens(conversations)
+
+    def _chosen_thresholds(self, values: Floats) -> Floats:
+        found = np.quantile(values, _SHARES)
+        if self.config.target == "log":
+            # Where all are cut at one cap, the threshold below tells those that reach it from the others.
+            found[found == self.limit_] -= 1
+        return np.unique(found)
+
+    def _grid(self) -> Floats:
+        spread = np.geomspace(1, self._most, _GRID)[:-1]
+        return np.unique(np.append(spread, self.limit_ - 1)) if np.isfinite(self.limit_) else spread
+
+    def _read_at(self, tokens: Floats, below: Floats, prompts: Floats) -> Floats:
+        """Return P(answer ≤ tokens) of distributions of the ratio to the prompts' tokens."""
+        ends = np.concatenate([[0.0], self._thresholds, [max(self._most_value, self._thresholds[-1] + 1)]])
+        shares = np.column_stack([np.zeros(len(below)), below, np.ones(len(below))])
+        read = [np.interp(tokens / prompt, ends, row) for prompt, row in zip(prompts, shares, strict=True)]
+        return np.array(read).reshape(len(below), len(tokens))
 
     def _standardised(self, numbers: Floats) -> Floats:
         """Return features about 0 and as wide as 1, 0 where there is none, and which there are."""

@@ -44,7 +44,7 @@ class Examples:
         What a frozen encoder makes of them, shape (n, 2 * hidden_size).
     numbers : array, shape (n, n_numbers)
     below : array, shape (n, n_thresholds)
-        1 where the answer is not longer than the threshold.
+        1 where the answer is not longer than the threshold, NaN where its cut leaves that open.
     weights : array, shape (n,)
     groups : sequence of str
         Conversations.
@@ -319,8 +319,8 @@ def _summed_loss(
     logits = _forward(network, examples, rows, config)
     below = torch.from_numpy(examples.below[rows]).to(logits.device)
     weights = torch.from_numpy(examples.weights[rows]).to(logits.device)
-    each = binary_cross_entropy_with_logits(logits, below, reduction="none").mean(dim=1)
-    return (each * weights).sum()
+    each = binary_cross_entropy_with_logits(logits, below.nan_to_num(), reduction="none")
+    return (each.masked_fill(below.isnan(), 0.0).mean(dim=1) * weights).sum()
 
 
 def _loss(network: LengthNetwork, examples: Examples, rows: list[int], config: LongformerConfig) -> float:

@@ -1,7 +1,8 @@
-"""The stack: the fast predictor, told besides what another model says."""
+"""The stack: quantiles of the fast predictor and of another model, averaged with a weight that was learnt."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -9,30 +10,44 @@ from typing import ClassVar, Self
 import numpy as np
 
 from kvpred.data.conversations import Turn
+from kvpred.data.files import read_text, write_text
 from kvpred.data.journal import Progress
 from kvpred.errors import DataError
 from kvpred.predictors.length import bundle
-from kvpred.predictors.length.base import Floats, LengthDistributions, LengthPredictor, Messages
+from kvpred.predictors.length.base import (
+    LEVELS,
+    LengthDistributions,
+    LengthPredictor,
+    Messages,
+    conversation_weights,
+    fold_of,
+)
 from kvpred.predictors.length.fast import FastPredictor
 from kvpred.predictors.length.model import LengthModel
 
-_BASE, _FAST = "base", "fast"
-# Of the base model's distribution: what the fast one is told, besides the mean.
-_TOLD_LEVELS = (0.1, 0.5, 0.9)
+_BASE, _FAST, _STATE = "base", "fast", "stacked.json"
+# Parts of the training set that are held out in turn to learn the weight.
+_INNER_FOLDS = 3
+_WEIGHTS = np.linspace(0, 1, 21)
 
 
 class StackedPredictor(LengthPredictor):
-    """A `FastPredictor` with the distribution that a base model predicts among its features.
+    """A `FastPredictor` and a base model, their quantiles averaged (Vincent averaging).
 
-    For answers that the base model has learnt from, its out-of-fold predictions are used, in training as well
-    as in `predict_held_out`: what it says of answers it knows would teach too much trust. Folds are the same
-    for both, so a base prediction may come from a model that saw conversations of the fold under judgement in
-    its own training; as in all stacking on one set of folds, held-out figures are that much too good.
+    The weight is the one of least pinball loss on training answers that neither has learnt from: within the
+    training set the fast model is fitted to all parts but one, and the base model's out-of-fold predictions
+    are taken. Folds are the same for both, so a base prediction may come from a model that saw conversations
+    of the fold under judgement in its own training; one number is learnt from them.
 
     Parameters
     ----------
     base : LengthModel
     seed : int
+
+    Attributes
+    ----------
+    weight_ : float
+        Of the base model, 0 to 1.
     """
 
     name: ClassVar[str] = "stacked"
@@ -42,30 +57,46 @@ class StackedPredictor(LengthPredictor):
         self._fast = FastPredictor(seed=seed)
 
     def fit(self, turns: Sequence[Turn], *, progress: Callable[[Progress], None] | None = None) -> Self:
-        """Fit the fast model; the base model stays as it is.
+        """Learn the weight, and fit the fast model; the base model stays as it is.
 
         Raises
         ------
         DataError
             If the base model was not trained on these turns.
         """
-        self._fast.fit(turns, beside=self._told_of(turns), progress=progress)
+        base = self._base_held_out(turns)
+        folds = np.array([fold_of(f"stack {turn.group}", _INNER_FOLDS) for turn in turns])
+        quantiles = np.empty_like(base.quantiles)
+        for fold in np.unique(folds):
+            own = np.flatnonzero(folds == fold).tolist()
+            learnt = [turns[row] for row in np.flatnonzero(folds != fold).tolist()]
+            fitted = FastPredictor(seed=self._fast.seed).fit(learnt)
+            quantiles[own] = fitted.predict([turns[row].messages for row in own]).quantiles
+        tokens = np.array([turn.response_tokens for turn in turns])[:, None]
+        weights = conversation_weights(turns)[:, None]
+        losses = []
+        for weight in _WEIGHTS:
+            miss = tokens - (1 - weight) * quantiles - weight * base.quantiles
+            losses.append(float((weights * np.maximum(LEVELS * miss, (LEVELS - 1) * miss)).sum()))
+        self.weight_ = float(_WEIGHTS[int(np.argmin(losses))])
+        self._fast.fit(turns, progress=progress)
         self.limit_ = self._fast.limit_
         return self
 
     def predict(self, conversations: Sequence[Messages]) -> LengthDistributions:
         """Return one distribution per conversation."""
-        return self._fast.predict(conversations, beside=_told(self.base.predictor.predict(conversations)))
+        return self._pooled(self._fast.predict(conversations), self.base.distributions(conversations))
 
     def predict_held_out(self, turns: Sequence[Turn]) -> LengthDistributions:
         """Return the distributions of answers that were not learnt from, by either model."""
-        return self._fast.predict([turn.messages for turn in turns], beside=self._told_of(turns))
+        return self._pooled(self._fast.predict_held_out(turns), self._base_held_out(turns))
 
     def save(self, folder: Path) -> None:
-        """Write both models."""
+        """Write both models and the weight."""
         (folder / _FAST).mkdir()
         self._fast.save(folder / _FAST)
         bundle.save(self.base, folder / _BASE)
+        write_text(folder / _STATE, json.dumps({"weight": self.weight_}) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -73,17 +104,22 @@ class StackedPredictor(LengthPredictor):
         predictor = cls(bundle.load(folder / _BASE))
         predictor._fast = FastPredictor.load(folder / _FAST)
         predictor.limit_ = predictor._fast.limit_
+        predictor.weight_ = float(json.loads(read_text(folder / _STATE))["weight"])
         return predictor
 
-    def _told_of(self, turns: Sequence[Turn]) -> Floats:
+    def _base_held_out(self, turns: Sequence[Turn]) -> LengthDistributions:
         rows = self.base.out_of_fold.rows(turns)
         if (missing := np.flatnonzero(rows < 0)).size:
             raise DataError(
                 f"the {self.base.name} model to stack on was not trained on {turns[missing[0]].piece} and "
                 f"{missing.size - 1} other answers: train both on the same files."
             )
-        return _told(self.base.out_of_fold.predicted[rows])
+        return self.base.recalibration.apply(self.base.out_of_fold.predicted[rows])
 
-
-def _told(predicted: LengthDistributions) -> Floats:
-    return np.log(np.column_stack([predicted.mean, *map(predicted.quantile, _TOLD_LEVELS)]))
+    def _pooled(self, fast: LengthDistributions, base: LengthDistributions) -> LengthDistributions:
+        weight = self.weight_
+        return LengthDistributions(
+            (1 - weight) * fast.quantiles + weight * base.quantiles,
+            (1 - weight) * fast.mean + weight * base.mean,
+            self.limit_,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,9 +43,20 @@ LongformerPredictor(TINY, work=Path(sys.argv[1])).fit(TURNS, progress=tell)
 
 
 @pytest.fixture(scope="module")
-def trained() -> LongformerPredictor:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("longformer") / "work"
+
+
+@pytest.fixture(scope="module")
+def trained(finished: Path) -> LongformerPredictor:
     torch.set_num_threads(1)
-    return LongformerPredictor(TINY).fit(TURNS)
+    return LongformerPredictor(TINY, work=finished).fit(TURNS)
+
+
+@pytest.fixture
+def work(trained: LongformerPredictor, finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of a finished training's checkpoints."""
+    return Path(shutil.copytree(finished, tmp_path / "work"))
 
 
 def test_a_converted_encoder_gives_berts_vectors() -> None:
@@ -118,6 +130,23 @@ def test_the_papers_target_is_a_ratio_to_the_prompt() -> None:
     assert two > 1.3 * one
 
 
+@pytest.mark.parametrize("target", ["log", "ratio"])
+def test_answers_that_reach_the_cap_are_foreseen_as_often_as_they_do(target: str) -> None:
+    turns = invented_turns(40, cut=100)
+    fitted = LongformerPredictor(replace(TINY, target=target)).fit(turns)
+    reached = np.mean([turn.censored for turn in turns])
+    found = fitted.predict([turn.messages for turn in turns])
+    # Between two of the known quantiles a distribution is smooth, so an atom shows to about one of their steps.
+    assert np.mean(1 - found.stopped_by(fitted.limit_ - 1)) == pytest.approx(reached, abs=0.15)
+    assert found.mean.max() <= 100 and found.quantiles.max() <= 100
+    assert found.mean.mean() == pytest.approx(np.mean([turn.response_tokens for turn in turns]), rel=0.05)
+
+
+def test_nothing_can_be_learnt_where_every_answer_was_cut() -> None:
+    with pytest.raises(DataError, match="every answer was cut"):
+        LongformerPredictor(TINY).fit(invented_turns(30, cut=1))
+
+
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_numbers(trained: LongformerPredictor, tmp_path: Path) -> None:
     work = tmp_path / "work"
@@ -136,20 +165,18 @@ def test_a_killed_training_goes_on_to_the_same_numbers(trained: LongformerPredic
     np.testing.assert_array_equal(resumed.predict(ASKED).quantiles, trained.predict(ASKED).quantiles)
 
 
-def test_another_trainings_checkpoint_is_refused(tmp_path: Path) -> None:
-    LongformerPredictor(TINY, work=tmp_path).fit(TURNS)
+def test_another_trainings_checkpoint_is_refused(work: Path) -> None:
     with pytest.raises(DataError, match=r"head_rate was 0\.001, now 0\.01"):
-        LongformerPredictor(replace(TINY, head_rate=0.01), work=tmp_path).fit(TURNS)
+        LongformerPredictor(replace(TINY, head_rate=0.01), work=work).fit(TURNS)
     with pytest.raises(DataError, match="examples was"):
-        LongformerPredictor(TINY, work=tmp_path).fit(TURNS[:-1])
+        LongformerPredictor(TINY, work=work).fit(TURNS[:-1])
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"training": {}}'])
-def test_a_damaged_checkpoint_is_named(content: bytes, tmp_path: Path) -> None:
-    LongformerPredictor(TINY, work=tmp_path).fit(TURNS)
-    (tmp_path / "last" / "state.json").write_bytes(content)
+def test_a_damaged_checkpoint_is_named(content: bytes, work: Path) -> None:
+    (work / "last" / "state.json").write_bytes(content)
     with pytest.raises(DataError, match=r"state\.json"):
-        LongformerPredictor(TINY, work=tmp_path).fit(TURNS)
+        LongformerPredictor(TINY, work=work).fit(TURNS)
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, trained: LongformerPredictor) -> None:
