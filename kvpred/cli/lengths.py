@@ -124,9 +124,7 @@ def train_length_command(
     for trap, count in trained.facts["traps"].items():
         note(f"{count:,} {trap}")
     if trained.facts["cut_tokens"] is None and tokenizer == ESTIMATED:
-        note(
-            "no cut answers found; estimates blur their pile-up: give --tokenizer or --cut if some were"
-        )
+        note("no cut answers found; estimates blur their pile-up: give --tokenizer or --cut if some were")
     rows = [summarise_lengths(output, trained)]
     emit(rows, form, lambda width: plain_table(rows, list(rows[0]), width=width))
 

@@ -136,7 +136,7 @@ def test_answers_that_reach_the_cap_are_foreseen_as_often_as_they_do(target: str
     fitted = LongformerPredictor(replace(TINY, target=target)).fit(turns)
     reached = np.mean([turn.censored for turn in turns])
     found = fitted.predict([turn.messages for turn in turns])
-    # Between two of the known quantiles a distribution is smooth, so an atom shows to about one of their steps.
+    # Between two known quantiles a distribution is smooth, so an atom shows to about one of their steps.
     assert np.mean(1 - found.stopped_by(fitted.limit_ - 1)) == pytest.approx(reached, abs=0.15)
     assert found.mean.max() <= 100 and found.quantiles.max() <= 100
     assert found.mean.mean() == pytest.approx(np.mean([turn.response_tokens for turn in turns]), rel=0.05)
