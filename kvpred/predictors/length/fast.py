@@ -93,7 +93,10 @@ class FastPredictor(LengthPredictor):
         tokens = np.array([turn.response_tokens for turn in turns], dtype=np.float64)
         cuts = tokens[[turn.censored for turn in turns]]
         self.limit_ = float(cuts.min()) if len(cuts) else np.inf
-        self._thresholds = np.unique(np.round(np.quantile(tokens, _SHARES)))
+        thresholds = np.round(np.quantile(tokens, _SHARES))
+        # Where all are cut at one cap, the threshold below tells those that reach it from the others.
+        thresholds[thresholds == self.limit_] -= 1
+        self._thresholds = np.unique(thresholds)
         self._most = float(tokens.max())
         weights = conversation_weights(turns)
         below = tokens[:, None] <= self._thresholds

@@ -66,3 +66,10 @@ def test_a_saved_predictor_predicts_the_same(model: LengthModel, turns: list[Tur
 def test_too_few_conversations_are_refused() -> None:
     with pytest.raises(DataError, match="at least 20"):
         FastPredictor().fit(invented_turns(12))
+
+
+def test_the_share_that_reaches_a_cap_is_kept(turns: list[Turn]) -> None:
+    capped = invented_turns(150, cut=150)
+    share = np.mean([turn.censored for turn in capped])
+    found = FastPredictor().fit(capped).predict([turn.messages for turn in capped])
+    assert np.mean(1 - found.stopped_by(149)) == pytest.approx(share, abs=0.08)
