@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -63,6 +64,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, packaged: Predictor) -> 
     (folder / "runs.csv").write_text(bodies["runs.csv"])
     (folder / "config.json").write_text(bodies["qwen2.5-7b/config.json"])
     bundle.save(packaged, folder / "my-bundle")
+    said = [{"from": "human", "value": "What floats?"}, {"from": "gpt", "value": "Wood, cork and ice."}]
+    found = [{"id": f"Talk{number:03}_0", "conversations": said} for number in range(60)]
+    (folder / "conversations.json").write_text(json.dumps(found))
     (folder / "data").mkdir()
     (folder / "data" / "measured").symlink_to(ROOT / "data" / "measured")
     for profile in (

@@ -20,7 +20,10 @@ EXTRAS = {
     "train": ("sklearn", "lightgbm", "pandas", "skops"),
     "report": ("plotly", "kaleido"),
     "profile": ("torch", "transformers", "gguf", "psutil"),
-    "length": ("torch", "transformers", "lightgbm"),
+    "length": (
+        *("torch", "transformers", "safetensors", "lightgbm", "sklearn"),
+        *("tokenizers", "tiktoken", "sentencepiece"),
+    ),
     "openvino": ("openvino_genai", "psutil"),
     "llamacpp": ("xllamacpp", "psutil"),
     "openai": ("httpx", "psutil"),

@@ -27,7 +27,7 @@ def train_length_command(
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the bundle to write.")],
     model: Annotated[
-        str, typer.Option("--model", help="lightgbm (a minute), longformer (an hour), or stacked on one.")
+        str, typer.Option("--model", help="lightgbm (a minute), longformer (minutes), or stacked on one.")
     ] = "lightgbm",
     method: Annotated[
         str, typer.Option("--method", help="What the collected answers were served with; needs --lengths.")

@@ -13,8 +13,8 @@ from tests.predictors.length.conftest import invented_turns
 
 @pytest.fixture(scope="module")
 def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty invented conversations in ShareGPT's shape."""
-    last = {turn.piece: turn for turn in invented_turns(60)}
+    """Eighty invented conversations in ShareGPT's shape."""
+    last = {turn.piece: turn for turn in invented_turns(80)}
     sides = {"user": "human", "assistant": "gpt"}
     found = []
     for piece, turn in last.items():
@@ -31,7 +31,7 @@ def test_a_bundle_is_trained_and_predicts(cli: Cli, conversations: Path, tmp_pat
         "train-length", "--data", conversations, "--folds", 2, "--output", tmp_path / "b", "--format", "json"
     )
     assert trained.code == 0, trained.err
-    assert trained.objects[0]["conversations"] == 60
+    assert trained.objects[0]["conversations"] == 80
     asked = ["--predictor", tmp_path / "b", "--format", "json", "--stop-by", "10,300"]
     answer = cli("predict-length", "Write a long essay about bees.", *asked).objects[0]
     assert 0 < answer["stops_by_10"] < answer["stops_by_300"] < 1
@@ -184,7 +184,7 @@ def test_a_method_is_learnt_from_its_collected_lengths(cli: Cli, conversations: 
         "--folds", 2, "--output", tmp_path / "b", "--format", "json",
     )  # fmt: skip
     assert trained.code == 0, trained.err
-    assert trained.objects[0]["answers"] == 120
+    assert trained.objects[0]["answers"] == 160
     answer = cli(
         "predict-length",
         "Hello",

@@ -78,7 +78,7 @@ class LongformerConfig:
     checkpoint_steps : int
         Steps between two checkpoints.
     device : str
-        torch's; bfloat16 is used wherever it is a GPU, and on CPUs, where it is faster here.
+        torch's; a GPU computes in bfloat16, a CPU in float32.
     seed : int
     """
 
@@ -151,8 +151,9 @@ class LongformerPredictor(LengthPredictor):
         """
         require_torch()
         check_enough(turns)
+        from kvpred.predictors.length.longformer_encoding import pooled_states
         from kvpred.predictors.length.longformer_network import LengthNetwork
-        from kvpred.predictors.length.longformer_training import Examples, pooled_states, train
+        from kvpred.predictors.length.longformer_training import Examples, train
 
         config = self.config
         encoder = make_encoder(config.init, attention_window=config.attention_window, seed=config.seed)
@@ -182,7 +183,7 @@ class LongformerPredictor(LengthPredictor):
         )
         examples = Examples(
             encoded,
-            pooled_states(self._network, encoded, config) if config.frozen else None,
+            pooled_states(self._network, encoded, config, progress=progress) if config.frozen else None,
             self._standardised(numbers),
             below.astype(np.float32),
             weights.astype(np.float32),
@@ -193,7 +194,7 @@ class LongformerPredictor(LengthPredictor):
 
     def predict(self, conversations: Sequence[Messages]) -> LengthDistributions:
         """Return one distribution per conversation."""
-        from kvpred.predictors.length.longformer_training import scores
+        from kvpred.predictors.length.longformer_encoding import scores
 
         encoded = self._encoded(conversations)
         numbers = self._standardised(np.array([one.numbers for one in encoded]).reshape(len(encoded), -1))

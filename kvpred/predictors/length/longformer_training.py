@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from kvpred.data.files import is_folder, read_text, replaced_folder, write_text
 from kvpred.data.journal import Progress
-from kvpred.errors import DataError
 from kvpred.predictors.length.base import Floats, fold_of
 from kvpred.predictors.length.longformer import LongformerConfig
+from kvpred.predictors.length.longformer_checkpoint import Checkpoint, State
+from kvpred.predictors.length.longformer_encoding import batches, padded, precision
 from kvpred.predictors.length.longformer_init import SCRATCH
-from kvpred.predictors.length.longformer_input import Encoded, pad
+from kvpred.predictors.length.longformer_input import Encoded
 from kvpred.predictors.length.longformer_network import LengthNetwork
 
-_LAST, _STATE, _TENSORS, _BEST = "last", "state.json", "tensors.safetensors", "best.safetensors"
 # Of which conversations draw one.
 _LOTS = 2**32
 _WARM_UP = 0.1
 _CLIP = 1.0
-_UNLIMITED = float("inf")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,18 +62,6 @@ class Examples:
         return content.hexdigest()
 
 
-@dataclass(slots=True)
-class _State:
-    """Where a training is."""
-
-    epoch: int = 0
-    place: int = 0
-    step: int = 0
-    best_epoch: int = -1
-    best_loss: float = _UNLIMITED
-    losses: list[float] = field(default_factory=list)
-
-
 def train(
     network: LengthNetwork,
     examples: Examples,
@@ -111,17 +95,17 @@ def train(
     trained = _trained(network, config)
     optimiser = _optimiser(network, config)
     checkpoint = None if work is None else Checkpoint(work, config, examples.digest())
-    state, best = _State(), network.weights()
+    state, best = State(), network.weights()
     if checkpoint is not None and (found := checkpoint.read(network, optimiser, trained)) is not None:
         state, best = found
     if not state.losses:
         state.losses.append(_loss(network, examples, judged, config))
         state.best_loss = state.losses[0]
     teller = _Teller(progress, len(learnt), config)
-    while state.epoch < config.epochs and state.epoch - 1 - state.best_epoch < config.patience + 1:
+    while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
         network.train()
-        batches = list(_batches(examples.encoded, learnt, config, seed=config.seed + state.epoch))
-        groups = [batches[i : i + config.accumulate] for i in range(0, len(batches), config.accumulate)]
+        passes = list(batches(examples.encoded, learnt, config, seed=config.seed + state.epoch))
+        groups = [passes[i : i + config.accumulate] for i in range(0, len(passes), config.accumulate)]
         while state.place < len(groups):
             teller.tell(state, len(groups))
             torch.manual_seed(config.seed * 1_000_003 + state.step)
@@ -140,132 +124,6 @@ def train(
     network.load_state_dict(best)
     network.eval()
     return state.losses
-
-
-def scores(
-    network: LengthNetwork, encoded: Sequence[Encoded], numbers: Floats, config: LongformerConfig
-) -> Floats:
-    """Return P(answer ≤ threshold), shape (n, n_thresholds)."""
-    network.eval()
-    with torch.inference_mode():
-        pooled = pooled_states(network, encoded, config)
-        beside = torch.from_numpy(numbers).to(pooled.device, torch.float32)
-        found: Floats = torch.sigmoid(network.head(pooled, beside).double()).cpu().numpy()
-    return found
-
-
-# What a frozen encoder made of conversations, by what it is and their tokens: folds share it.
-_POOLED: dict[tuple[object, ...], Tensor] = {}
-
-
-def pooled_states(network: LengthNetwork, encoded: Sequence[Encoded], config: LongformerConfig) -> Tensor:
-    """Return what the encoder makes of conversations, shape (n, 2 * hidden_size)."""
-    network.to(config.device).eval()
-    source = (config.init, config.attention_window, config.device, str(network.encoder.config.hidden_size))
-    keys = [(*source, one.ids, one.marks) if config.frozen else (row,) for row, one in enumerate(encoded)]
-    known = _POOLED if config.frozen else {}
-    missing = [row for row, key in enumerate(keys) if key not in known]
-    with torch.inference_mode():
-        for rows in _batches(encoded, missing, config, seed=None):
-            ids, mask, marked = _padded(network, encoded, rows, config)
-            with torch.autocast(ids.device.type, torch.bfloat16):
-                states = network.pool(ids, mask, marked).float()
-            known.update((keys[row], state.clone()) for row, state in zip(rows, states, strict=True))
-    return torch.stack([known[key] for key in keys])
-
-
-class Checkpoint:
-    """The latest state of a training, written as a whole, and its best weights so far.
-
-    Parameters
-    ----------
-    work : Path
-    config : LongformerConfig
-    digest : str
-        Of the examples.
-    """
-
-    def __init__(self, work: Path, config: LongformerConfig, digest: str) -> None:
-        self._folder = work / _LAST
-        # The same numbers come of any device's name and any number of steps between checkpoints.
-        self._key = {**asdict(config), "examples": digest}
-        del self._key["checkpoint_steps"]
-
-    def write(
-        self,
-        state: _State,
-        network: LengthNetwork,
-        optimiser: torch.optim.Optimizer,
-        trained: Sequence[str],
-        best: dict[str, Tensor],
-    ) -> None:
-        """Replace the checkpoint, in one step.
-
-        Raises
-        ------
-        UsageError
-            If there is no room for it; the one before stays.
-        """
-        weights = network.weights()
-        tensors = {f"weight.{name}": weights[name] for name in trained}
-        for place, moments in optimiser.state_dict()["state"].items():
-            tensors |= {
-                f"optimiser.{place}.{key}": value.cpu().contiguous() for key, value in moments.items()
-            }
-        from safetensors.torch import save
-
-        with replaced_folder(self._folder) as draft:
-            # Through bytes: safetensors' own writer raises no OSError where a disk is full.
-            _write(draft / _TENSORS, save(tensors))
-            _write(draft / _BEST, save({name: best[name] for name in trained}))
-            write_text(draft / _STATE, json.dumps({"training": self._key, **asdict(state)}, indent=1) + "\n")
-
-    def read(
-        self, network: LengthNetwork, optimiser: torch.optim.Optimizer, trained: Sequence[str]
-    ) -> tuple[_State, dict[str, Tensor]] | None:
-        """Restore a training; returns its state and best weights, or None if there is no checkpoint.
-
-        Raises
-        ------
-        DataError
-            If it is another training's, or damaged.
-        """
-        if not is_folder(self._folder):
-            return None
-        path = self._folder / _STATE
-        try:
-            stated = json.loads(read_text(path))
-            key = stated.pop("training")
-            state = _State(**stated)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"not a checkpoint's state: {error!r}", path=path) from None
-        differing = [name for name, value in self._key.items() if key.get(name) != value]
-        if differing:
-            what = ", ".join(f"{name} was {key.get(name)}, now {self._key[name]}" for name in differing)
-            raise DataError(f"the checkpoint is of another training ({what}): name another --work", path=path)
-        from safetensors.torch import load_file
-
-        try:
-            tensors = load_file(self._folder / _TENSORS)
-            best = network.weights() | load_file(self._folder / _BEST)
-            network.load_state_dict({name: tensors[f"weight.{name}"] for name in trained}, strict=False)
-        except Exception as error:  # safetensors raises an error of its own
-            raise DataError(f"damaged: {error}", path=self._folder / _TENSORS) from None
-        saved = optimiser.state_dict()
-        saved["state"] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimiser."):
-                _, place, part = name.split(".")
-                saved["state"].setdefault(int(place), {})[part] = tensor
-        optimiser.load_state_dict(saved)
-        return state, best
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _trained(network: LengthNetwork, config: LongformerConfig) -> list[str]:
@@ -328,7 +186,7 @@ def _loss(network: LengthNetwork, examples: Examples, rows: list[int], config: L
     with torch.inference_mode():
         total = sum(
             float(_summed_loss(network, examples, batch, config))
-            for batch in _batches(examples.encoded, rows, config, seed=None)
+            for batch in batches(examples.encoded, rows, config, seed=None)
         )
     return total / float(examples.weights[rows].sum())
 
@@ -337,42 +195,10 @@ def _forward(network: LengthNetwork, examples: Examples, rows: list[int], config
     beside = torch.from_numpy(examples.numbers[rows]).to(config.device, torch.float32)
     if examples.pooled is not None:
         return network.head(examples.pooled[rows].clone(), beside)
-    ids, mask, marked = _padded(network, examples.encoded, rows, config)
-    with torch.autocast(ids.device.type, torch.bfloat16):
+    ids, mask, marked = padded(network, examples.encoded, rows, config)
+    with precision(config):
         logits: Tensor = network(ids, mask, marked, beside)
     return logits.float()
-
-
-def _padded(
-    network: LengthNetwork, encoded: Sequence[Encoded], rows: list[int], config: LongformerConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    multiple = network.encoder.config.attention_window[0]
-    ids, mask, marked = pad([encoded[row] for row in rows], multiple=multiple)
-    return ids.to(config.device), mask.to(config.device), marked.to(config.device)
-
-
-def _batches(
-    encoded: Sequence[Encoded], rows: Sequence[int], config: LongformerConfig, *, seed: int | None
-) -> Iterator[list[int]]:
-    """Yield rows of like length together, in the order of their length, or in one that a seed decides."""
-    ordered = sorted(rows, key=lambda row: (len(encoded[row].ids), row))
-    found: list[list[int]] = [[]]
-    for row in ordered:
-        batch = found[-1]
-        # Rows rise in length, so the newest is the widest.
-        if batch and (
-            (len(batch) + 1) * len(encoded[row].ids) > config.batch_tokens
-            or len(batch) >= config.batch_answers
-        ):
-            found.append([])
-        found[-1].append(row)
-    if seed is None:
-        yield from (batch for batch in found if batch)
-        return
-    rng = np.random.default_rng(seed)
-    for place in rng.permutation(len(found)).tolist():
-        if found[place]:
-            yield found[place]
 
 
 class _Teller:
@@ -387,7 +213,7 @@ class _Teller:
         self._progress, self._config, self._n_answers = progress, config, n_answers
         self._began, self._first = time.monotonic(), -1
 
-    def tell(self, state: _State, steps_per_epoch: int) -> None:
+    def tell(self, state: State, steps_per_epoch: int) -> None:
         """Report before a step."""
         if self._progress is None:
             return

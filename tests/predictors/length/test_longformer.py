@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -208,6 +209,36 @@ def test_a_local_checkpoint_can_be_started_from(tmp_path: Path) -> None:
         torch.testing.assert_close(
             again.model.eval()(ids).last_hidden_state, encoder.model.eval()(ids).last_hidden_state
         )
+
+
+def test_a_frozen_encoder_is_known_by_its_weights_not_by_its_place(tmp_path: Path) -> None:
+    frozen = replace(TINY, init=str(tmp_path / "encoder"), epochs=1)
+    for name, seed in (("one", 3), ("other", 4)):
+        encoder = init.make_encoder("scratch", attention_window=64, seed=seed)
+        encoder.model.save_pretrained(tmp_path / "encoder")
+        (tmp_path / "encoder" / "tokenizer.json").write_text(encoder.tokenizer.to_str())
+        (tmp_path / name).mkdir()
+        steps: list[Progress] = []
+        fitted = LongformerPredictor(frozen).fit(TURNS, progress=steps.append)
+        assert "encoded" in steps[0].text
+        fitted.save(tmp_path / name)
+        expected = fitted.predict(ASKED).quantiles
+    LongformerPredictor.load(tmp_path / "one").predict(ASKED)
+    found = LongformerPredictor.load(tmp_path / "other").predict(ASKED).quantiles
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_prediction_does_not_depend_on_the_company(trained: LongformerPredictor) -> None:
+    together = trained.predict(ASKED).quantiles[:5]
+    alone = np.vstack([trained.predict([messages]).quantiles for messages in ASKED[:5]])
+    np.testing.assert_allclose(alone, together, rtol=1e-4)
+
+
+def test_training_ends_when_it_no_longer_helps(tmp_path: Path) -> None:
+    useless = replace(TINY, head_rate=1e-12, epochs=9, patience=2)
+    LongformerPredictor(useless, work=tmp_path).fit(TURNS)
+    state = json.loads((tmp_path / "last" / "state.json").read_text())
+    assert state["epoch"] - 1 - state["best_epoch"] == 2
 
 
 def test_what_is_no_longformer_is_refused(tmp_path: Path) -> None:
