@@ -74,7 +74,7 @@ def collect_lengths_command(
     The same prompt and seed meet the same random numbers under every method. Lengths are recorded, never
     texts. Every batch is on disk before the next one starts: an interrupted call is repeated to go on.
 
-    Example: kvpred collect-lengths --prompts conversations.json --method h2o,kivi --output my-lengths --dry-run
+    Example: kvpred collect-lengths --prompts conversations.json --method h2o --output my-lengths --dry-run
     """
     from kvpred.data.chat_files import read_conversations
     from kvpred.errors import UsageError
