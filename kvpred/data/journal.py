@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,20 @@ class Journal:
             if not isinstance(value, dict):
                 raise DataError("not a point of a sweep", path=self._path, row=number)
             yield value
+
+
+def discard(folder: Path, files: Sequence[str]) -> None:
+    """Delete what a journal and the files made of it hold, if the journal is there; it goes last.
+
+    Parameters
+    ----------
+    folder : Path
+    files : sequence of str
+        The journal's name, then those of the files made of it.
+    """
+    if (folder / files[0]).exists():
+        for name in reversed(files):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _line(value: Mapping[str, Any]) -> str:

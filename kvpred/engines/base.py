@@ -232,3 +232,8 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027 (most engines hold nothing but memory)
         """End what it started; may be called twice."""
+
+
+def listed_versions(versions: Mapping[str, str]) -> str:
+    """Return versions as one text, as runs and lengths carry them."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -17,7 +17,7 @@ from kvpred._version import __version__
 from kvpred.data.files import remove_drafts, write_text
 from kvpred.data.journal import Journal, Progress
 from kvpred.data.runs import Run, write_runs
-from kvpred.engines.base import Engine, EngineError
+from kvpred.engines.base import Engine, EngineError, listed_versions
 from kvpred.engines.plan import MeasurePlan, Visit
 from kvpred.engines.proof import Probe, Proof, probe, prove
 from kvpred.engines.watch import Watch, now
@@ -166,7 +166,7 @@ class Measurement:
         known = next((line["versions"] for line in self.journal.points if "versions" in line), versions)
         if known != versions:
             raise UsageError(
-                f"{self.output} holds runs of {_listed(known)}, this is {_listed(versions)}: "
+                f"{self.output} holds runs of {listed_versions(known)}, this is {listed_versions(versions)}: "
                 "choose another --output, or --no-resume to replace them."
             )
         # A server may have been started anew with other options since.
@@ -204,7 +204,7 @@ class Measurement:
             "repeat": line["repeat"],
             "peak_memory_bytes": done["peak_memory_bytes"],
             "host": plan.host,
-            "versions": _listed(versions) or None,
+            "versions": listed_versions(versions) or None,
             "measured_at": line["at"],
             "mark": line["mark"],
         }
@@ -286,7 +286,3 @@ def format_manifest(journal: Journal, header: Mapping[str, Any]) -> str:
 
 def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(line[name] for name in ("method", "bsz", "prompt_len", "output_len", "repeat"))
-
-
-def _listed(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())

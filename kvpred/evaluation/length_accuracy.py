@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kvpred.data.conversations import Turn
 from kvpred.errors import MissingExtraError
 from kvpred.evaluation.length_totals import total_errors
-from kvpred.predictors.length.base import LEVELS, LengthDistributions
+from kvpred.predictors.length.base import LEVELS, LengthDistributions, pinball
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -106,12 +106,6 @@ def constant_baseline(turns: Sequence[Turn], folds: Ints) -> LengthDistributions
     return LengthDistributions(quantiles, mean)
 
 
-def pinball(tokens: Floats, predicted: LengthDistributions) -> Floats:
-    """Return each answer's quantile loss in tokens, averaged over `LEVELS`."""
-    miss = tokens[:, None] - predicted.quantiles
-    return np.asarray(np.maximum(LEVELS * miss, (LEVELS - 1) * miss).mean(axis=1))
-
-
 def published_accuracy(tokens: Floats, point: Floats) -> Floats:
     """Return each answer's accuracy as the paper scores it, (1 - |predicted - true| / true) · 100."""
     return 100 * (1 - np.abs(point - tokens) / tokens)
@@ -141,7 +135,7 @@ def ratio_scores(truth: Truth, predicted: LengthDistributions) -> dict[str, tupl
         "mae": (miss, one),
         "mae_uncut": (miss * whole, whole),
         "rmse_log": ((np.log1p(predicted.median) - np.log1p(tokens)) ** 2, one),
-        "pinball": (pinball(tokens, predicted), one),
+        "pinball": (pinball(tokens, predicted.quantiles), one),
         "coverage": (covered.astype(np.float64), one),
         "width": (high - low, one),
         "bias_mean": (predicted.mean - tokens, tokens),

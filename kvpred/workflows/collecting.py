@@ -15,11 +15,11 @@ from typing import Any
 from kvpred._version import __version__
 from kvpred.data.conversations import Conversation, Message
 from kvpred.data.files import remove_drafts, write_text
-from kvpred.data.journal import Journal, Progress
+from kvpred.data.journal import Journal, Progress, discard
 from kvpred.data.lengths import LengthRun, write_lengths
 from kvpred.data.serving_sample import sample_requests
 from kvpred.data.tokenizers import ESTIMATED, get_counter
-from kvpred.engines.base import Target
+from kvpred.engines.base import Target, listed_versions
 from kvpred.engines.sampling import Prompt
 from kvpred.engines.transformers import Transformers
 from kvpred.engines.watch import now
@@ -149,14 +149,13 @@ def collect(
         If the model fails; the batches before stay.
     """
     model, device, title = _checked(request, output)
-    if not resume and (output / JOURNAL).exists():
-        for name in reversed(FILES):
-            (output / name).unlink(missing_ok=True)
+    if not resume:
+        discard(output, FILES)
     for name in FILES:
         remove_drafts(output / name)
-    journal = Journal(output, _header(request, model, title), file=JOURNAL)
-    todo, total = _left(request, journal), len(batches(request))
-    if todo:
+    header, every = _header(request, model, title), batches(request)
+    journal, total = Journal(output, header, file=JOURNAL), len(every)
+    if todo := _left(every, journal):
         engine = Transformers(_target(request, model, device), [batch.method for batch in todo])
         end = math.inf if budget_s is None else time.monotonic() + budget_s
         for batch in todo:
@@ -172,7 +171,7 @@ def collect(
         return []
     runs = [run for point in journal.points for run in _runs(point, request, model, title)]
     write_lengths(output / LENGTHS, runs)
-    manifest = _header(request, model, title) | {
+    manifest = header | {
         "kvpred_version": __version__,
         "state": "finished" if len(journal.points) == total else "partial",
         "batches": f"{len(journal.points)} of {total}",
@@ -217,7 +216,7 @@ def choose_prompts(
 def left_to_collect(request: CollectRequest, output: Path) -> list[Batch]:
     """Return the batches that are left, without generating any."""
     model, _, title = _checked(request, output)
-    return _left(request, Journal(output, _header(request, model, title), file=JOURNAL))
+    return _left(batches(request), Journal(output, _header(request, model, title), file=JOURNAL))
 
 
 def batches(request: CollectRequest) -> list[Batch]:
@@ -283,9 +282,9 @@ def summary(runs: Sequence[LengthRun]) -> list[dict[str, Any]]:
     return rows
 
 
-def _left(request: CollectRequest, journal: Journal) -> list[Batch]:
+def _left(every: Sequence[Batch], journal: Journal) -> list[Batch]:
     done = {point["batch"] for point in journal.points}
-    return [batch for batch in batches(request) if batch.key not in done]
+    return [batch for batch in every if batch.key not in done]
 
 
 def _answered(engine: Transformers, batch: Batch, cap: int) -> dict[str, Any]:
@@ -312,7 +311,7 @@ def _runs(
     point: dict[str, Any], request: CollectRequest, model: ModelSpec, title: str
 ) -> Iterator[LengthRun]:
     method, baseline = get_method(point["method"]), get_method(BASELINE)
-    versions = ", ".join(f"{name} {version}" for name, version in point["versions"].items())
+    versions = listed_versions(point["versions"])
     for prompt_id, seed, prompt_tokens, output_tokens, ended in point["answers"]:
         held = {"bsz": 1, "kv_len": prompt_tokens + output_tokens, "prompt_len": prompt_tokens}
         yield LengthRun(

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvpred.data.journal import Progress
+from kvpred.data.journal import Progress, discard
 from kvpred.data.runs import Run
 from kvpred.data.sites import RunSite
 from kvpred.engines.base import Engine, Target
 from kvpred.engines.plan import MeasurePlan
 from kvpred.engines.proof import USAGE_OUTPUT_LEN, USAGE_PROMPT_LEN, Proof
 from kvpred.engines.registry import engine_class
-from kvpred.engines.runner import FILES, JOURNAL, MANIFEST, Measurement
+from kvpred.engines.runner import FILES, MANIFEST, Measurement
 from kvpred.errors import UsageError
 from kvpred.hardware import get_device
 from kvpred.methods import BASELINE, get_method, split_methods
@@ -96,7 +96,7 @@ def measure(
     """
     plan = plan_measurement(request)
     if not resume:
-        discard(output)
+        discard(output, FILES)
     return Measurement(plan, output).run(budget_s=budget_s, progress=progress)
 
 
@@ -180,13 +180,6 @@ def methods_of(engine: str, names: str) -> list[str]:
     asked = served if names.strip().lower() == "all" else split_methods(names)
     baseline = [BASELINE] if BASELINE in served else []
     return list(dict.fromkeys(get_method(name).spec for name in (*baseline, *asked)))
-
-
-def discard(output: Path) -> None:
-    """Delete the measurement in a folder, if there is one; the journal goes last."""
-    if (output / JOURNAL).exists():
-        for name in reversed(FILES):
-            (output / name).unlink(missing_ok=True)
 
 
 def _checked_methods(

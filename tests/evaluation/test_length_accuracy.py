@@ -14,13 +14,12 @@ from kvpred.evaluation.length_accuracy import (
     best_constant,
     constant_baseline,
     length_scores,
-    pinball,
     published_accuracy,
     ratio_scores,
 )
 from kvpred.evaluation.length_comparison import compare_lengths
 from kvpred.evaluation.length_totals import total_errors
-from kvpred.predictors.length.base import LEVELS, LengthDistributions
+from kvpred.predictors.length.base import LEVELS, LengthDistributions, pinball
 
 
 def answers(tokens: list[int], groups: list[int] | None = None, cut: tuple[int, ...] = ()) -> list[Turn]:
@@ -64,7 +63,7 @@ def test_a_cut_answer_is_covered_if_the_interval_reaches_it() -> None:
 
 
 def test_pinball_of_one_answer_by_hand() -> None:
-    assert pinball(np.array([30.0]), exactly([20.0])) == pytest.approx(10 * LEVELS.mean())
+    assert pinball(np.array([30.0]), exactly([20.0]).quantiles) == pytest.approx(10 * LEVELS.mean())
 
 
 def test_one_word_answers_rule_the_published_accuracy() -> None:

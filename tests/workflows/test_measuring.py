@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from kvpred.data.journal import discard
 from kvpred.data.sites import RunSite
-from kvpred.engines.runner import JOURNAL, RUNS
+from kvpred.engines.runner import FILES, JOURNAL, RUNS
 from kvpred.errors import UsageError
 from kvpred.workflows.measuring import (
     MeasureRequest,
-    discard,
     left_to_measure,
     methods_of,
     plan_measurement,
@@ -90,9 +90,9 @@ def test_what_is_left_is_listed_without_starting_an_engine(tmp_path: Path) -> No
 
 def test_only_measurements_are_deleted(tmp_path: Path) -> None:
     (tmp_path / RUNS).write_text("somebody's own")
-    discard(tmp_path)
+    discard(tmp_path, FILES)
     assert (tmp_path / RUNS).exists()
 
     (tmp_path / JOURNAL).write_text("")
-    discard(tmp_path)
+    discard(tmp_path, FILES)
     assert list(tmp_path.iterdir()) == []

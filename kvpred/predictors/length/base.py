@@ -143,9 +143,28 @@ class LengthPredictor(ABC):
         """Read what `save` wrote."""
 
 
+def pinball(tokens: Floats, quantiles: Floats) -> Floats:
+    """Return each answer's quantile loss in tokens, averaged over `LEVELS`, shape (n,)."""
+    miss = tokens[:, None] - quantiles
+    return np.asarray(np.maximum(LEVELS * miss, (LEVELS - 1) * miss).mean(axis=1))
+
+
 def fold_of(group: str, n_folds: int) -> int:
     """Return the fold of a conversation, 0 … n_folds - 1: by its name alone, so the same for every model."""
     return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) % n_folds
+
+
+def cut_of(turns: Sequence[Turn]) -> float:
+    """Return the length of the shortest answer that was cut; infinite if none was."""
+    return min((float(turn.response_tokens) for turn in turns if turn.censored), default=np.inf)
+
+
+def telling(thresholds: Floats, cut: float) -> Floats:
+    """Return thresholds, sorted, none of them at the cut itself.
+
+    Where all answers are cut at one cap, the threshold below tells those that reach it from the others.
+    """
+    return np.unique(np.where(thresholds == cut, thresholds - 1, thresholds))
 
 
 def check_enough(turns: Sequence[Turn]) -> None:

@@ -20,7 +20,9 @@ from kvpred.predictors.length.base import (
     Messages,
     check_enough,
     conversation_weights,
+    cut_of,
     fold_of,
+    telling,
 )
 from kvpred.predictors.length.features import SOFT_TOKENS, features
 from kvpred.predictors.length.text_scores import TextScores
@@ -91,12 +93,8 @@ class FastPredictor(LengthPredictor):
         lightgbm = _lightgbm()
         check_enough(turns)
         tokens = np.array([turn.response_tokens for turn in turns], dtype=np.float64)
-        cuts = tokens[[turn.censored for turn in turns]]
-        self.limit_ = float(cuts.min()) if len(cuts) else np.inf
-        thresholds = np.round(np.quantile(tokens, _SHARES))
-        # Where all are cut at one cap, the threshold below tells those that reach it from the others.
-        thresholds[thresholds == self.limit_] -= 1
-        self._thresholds = np.unique(thresholds)
+        self.limit_ = cut_of(turns)
+        self._thresholds = telling(np.round(np.quantile(tokens, _SHARES)), self.limit_)
         self._most = float(tokens.max())
         weights = conversation_weights(turns)
         below = tokens[:, None] <= self._thresholds

@@ -117,16 +117,16 @@ def features(messages: Sequence[Message]) -> dict[str, float]:
     )
 
 
-def excerpt(prompt: str) -> str:
-    """Return what cues are looked for in: a prompt's head and tail."""
-    if len(prompt) <= _HEAD_CHARS + _TAIL_CHARS:
-        return prompt
-    return f"{prompt[:_HEAD_CHARS]} {prompt[-_TAIL_CHARS:]}"
+def excerpt(text: str, head_chars: int, tail_chars: int) -> str:
+    """Return a long text's head and tail, a short one as it is."""
+    if len(text) <= head_chars + tail_chars:
+        return text
+    return f"{text[:head_chars]} {text[-tail_chars:]}"
 
 
 def _prompt(prompt: str, tokens: float) -> dict[str, float]:
     chars = len(prompt) + 1
-    shown = excerpt(prompt)
+    shown = excerpt(prompt, _HEAD_CHARS, _TAIL_CHARS)
     cues = Counter(_CUE_OF.get(word) for word in _WORD.findall(shown.lower()))
     amounts = [(float(number), unit.lower()) for number, unit in _AMOUNT.findall(shown)]
     return {

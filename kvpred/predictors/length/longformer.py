@@ -22,6 +22,8 @@ from kvpred.predictors.length.base import (
     Messages,
     check_enough,
     conversation_weights,
+    cut_of,
+    telling,
 )
 from kvpred.predictors.length.longformer_init import MAX_TOKENS, MINILM, SCRATCH, make_encoder, require_torch
 from kvpred.predictors.length.longformer_input import Encoded, encode
@@ -162,7 +164,7 @@ class LongformerPredictor(LengthPredictor):
         cut = np.array([turn.censored for turn in turns])
         if cut.all():
             raise DataError("every answer was cut: collect answers with a higher cap.")
-        self.limit_ = float(tokens[cut].min()) if cut.any() else np.inf
+        self.limit_ = cut_of(turns)
         self._most = float(tokens.max())
         values = self._values(tokens, [turn.messages for turn in turns])
         self._most_value = float(values.max())
@@ -270,10 +272,7 @@ class LongformerPredictor(LengthPredictor):
 
     def _chosen_thresholds(self, values: Floats) -> Floats:
         found = np.quantile(values, _SHARES)
-        if self.config.target == "log":
-            # Where all are cut at one cap, the threshold below tells those that reach it from the others.
-            found[found == self.limit_] -= 1
-        return np.unique(found)
+        return telling(found, self.limit_) if self.config.target == "log" else np.unique(found)
 
     def _grid(self) -> Floats:
         spread = np.geomspace(1, self._most, _GRID)[:-1]

@@ -188,13 +188,13 @@ class LengthModel:
             found = shifted(found, shift)
             method, basis = get_method(shift.method_params).spec, shift.basis
             provenance = f"{self.provenance}; times {shift.multiplier:.3f}: {shift.provenance}"
-        low, high = found.interval(level)
+        median, (low, high) = found.median, found.interval(level)
         limit = found.limit if np.isfinite(found.limit) else None
         reaches = None if limit is None else 1 - found.stopped_by(limit - 1)
         return [
             LengthEstimate(
                 method=method,
-                median_tokens=float(found.median[row]),
+                median_tokens=float(median[row]),
                 mean_tokens=float(found.mean[row]),
                 low_tokens=float(low[row]),
                 high_tokens=float(high[row]),

@@ -15,12 +15,12 @@ from kvpred.data.journal import Progress
 from kvpred.errors import DataError
 from kvpred.predictors.length import bundle
 from kvpred.predictors.length.base import (
-    LEVELS,
     LengthDistributions,
     LengthPredictor,
     Messages,
     conversation_weights,
     fold_of,
+    pinball,
 )
 from kvpred.predictors.length.fast import FastPredictor
 from kvpred.predictors.length.model import LengthModel
@@ -72,12 +72,9 @@ class StackedPredictor(LengthPredictor):
             learnt = [turns[row] for row in np.flatnonzero(folds != fold).tolist()]
             fitted = FastPredictor(seed=self._fast.seed).fit(learnt)
             quantiles[own] = fitted.predict([turns[row].messages for row in own]).quantiles
-        tokens = np.array([turn.response_tokens for turn in turns])[:, None]
-        weights = conversation_weights(turns)[:, None]
-        losses = []
-        for weight in _WEIGHTS:
-            miss = tokens - (1 - weight) * quantiles - weight * base.quantiles
-            losses.append(float((weights * np.maximum(LEVELS * miss, (LEVELS - 1) * miss)).sum()))
+        tokens = np.array([turn.response_tokens for turn in turns])
+        counts = conversation_weights(turns)
+        losses = [counts @ pinball(tokens, (1 - w) * quantiles + w * base.quantiles) for w in _WEIGHTS]
         self.weight_ = float(_WEIGHTS[int(np.argmin(losses))])
         self._fast.fit(turns, progress=progress)
         self.limit_ = self._fast.limit_

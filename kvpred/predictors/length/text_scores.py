@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kvpred.data.files import read_text, write_text
 from kvpred.errors import MissingExtraError
+from kvpred.predictors.length.features import excerpt
 
 Floats = NDArray[np.float64]
 # Hash buckets: with a quarter of them the mean absolute error of first answers rises by 3 tokens.
@@ -21,8 +22,8 @@ _ALPHA = 10.0
 # Characters of a prompt that are read: the head and the tail of a long one.
 _HEAD_CHARS, _TAIL_CHARS = 800, 400
 _TOKENS = r"(?u)\b\w+\b|[?!:\n]"
-# Digits kept of a coefficient, in a file.
-_DIGITS = 4
+# Digits kept of a coefficient, and of an intercept: the last ones depend on the number of threads.
+_DIGITS, _INTERCEPT_DIGITS = 4, 8
 
 
 class TextScores:
@@ -49,7 +50,7 @@ class TextScores:
         ridge = Ridge(alpha=_ALPHA).fit(tfidf.fit_transform(counts), targets, sample_weight=weights)
         self.idf_: Floats = _short(tfidf.idf_)
         self.coef_: Floats = _short(ridge.coef_)
-        self.intercept_: Floats = ridge.intercept_
+        self.intercept_: Floats = _short(ridge.intercept_, digits=_INTERCEPT_DIGITS)
         return self
 
     def predict(self, texts: Sequence[str]) -> Floats:
@@ -87,15 +88,9 @@ class TextScores:
                 norm=None,
                 token_pattern=_TOKENS,
             )
-        return self._hasher.transform(map(_read, texts))
+        return self._hasher.transform(excerpt(text, _HEAD_CHARS, _TAIL_CHARS) for text in texts)
 
 
-def _read(text: str) -> str:
-    if len(text) <= _HEAD_CHARS + _TAIL_CHARS:
-        return text
-    return f"{text[:_HEAD_CHARS]} … {text[-_TAIL_CHARS:]}"
-
-
-def _short(values: Floats) -> Floats:
+def _short(values: Floats, digits: int = _DIGITS) -> Floats:
     """Round to a few significant digits: what a file then holds is what was fitted."""
-    return np.array([float(f"{value:.{_DIGITS}g}") for value in values.ravel()]).reshape(values.shape)
+    return np.array([float(f"{value:.{digits}g}") for value in values.ravel()]).reshape(values.shape)
