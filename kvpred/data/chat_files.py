@@ -107,26 +107,37 @@ class _Place:
 
 def _items(path: Path, text: str) -> Iterator[tuple[_Place, Any]]:
     """Yield the conversations or pairs of a JSON or JSONL text, with their places."""
-    try:
-        whole = json.loads(text)
-    except RecursionError:
-        raise DataError("JSON nested too deeply", path=path) from None
-    except ValueError as error:
-        lines = [(row, line) for row, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        if len(lines) < 2 or not lines[0][1].rstrip().endswith(("}", "]")):
-            row = getattr(error, "lineno", None)
-            raise DataError(f"not JSON: {getattr(error, 'msg', error)}", path=path, row=row) from None
+    lines = [(row, line) for row, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if path.suffix.lower() == ".jsonl" or (len(lines) > 1 and _is_json(lines[0][1])):
         for row, line in lines:
-            try:
-                yield _Place(path, row), json.loads(line)
-            except (ValueError, RecursionError) as fault:
-                raise DataError(f"not JSON: {getattr(fault, 'msg', fault)}", path=path, row=row) from None
+            yield _Place(path, row), _parsed(line, path, row)
         return
+    whole = _parsed(text, path, None)
     if isinstance(whole, list) and not (whole and _is_message(whole[0])):
         for number, item in enumerate(whole, start=1):
             yield _Place(path, item=f"item {number}"), item
     else:
         yield _Place(path), whole
+
+
+def _parsed(text: str, path: Path, row: int | None) -> Any:
+    """Return what a JSON text holds; an error names `row`, or the text's own line."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise DataError("not JSON: nested too deeply", path=path, row=row) from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON: {error.msg}", path=path, row=row or error.lineno) from None
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}", path=path, row=row) from None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_message(item: object) -> bool:
@@ -184,8 +195,10 @@ def _without_halves(text: str) -> str:
 def _joined_parts(parts: Iterable[object], place: _Place) -> str:
     """Return the texts of a message in parts; others, such as images, have no tokens to count."""
     texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    if not all(isinstance(text, str) for text in texts):
-        raise place.error("expected a text in each part of the type text", column="content")
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise place.error(
+            "expected a part of the type text, and a text in each part of that type", column="content"
+        )
     return "\n".join(map(str, texts))
 
 
@@ -206,11 +219,8 @@ def _from_pairs(items: list[tuple[_Place, Any]]) -> ChatFile:
             raise place.error(f"turn {turn} of {name} occurs twice", column="turn")
         asked = _message_of("user", item.get("prompt"), place.inside("prompt"))
         turns[name][turn] = asked, _message_of("assistant", item.get("response"), place.inside("response"))
-        tokens = item.get("prompt_tokens"), item.get("response_tokens")
-        if any(value is not None for value in tokens):
-            if not all(type(value) is int and value >= 0 for value in tokens):
-                raise place.error("expected whole numbers in prompt_tokens and response_tokens", value=tokens)
-            counts[name, turn] = tokens  # type: ignore[assignment]
+        if "prompt_tokens" in item or "response_tokens" in item:
+            counts[name, turn] = _count(item, "prompt_tokens", place), _count(item, "response_tokens", place)
     conversations, known = [], {}
     for name, of_name in turns.items():
         messages: list[Message] = []
@@ -220,6 +230,13 @@ def _from_pairs(items: list[tuple[_Place, Any]]) -> ChatFile:
             messages += of_name[turn]
         conversations.append(Conversation(name, tuple(messages), lacks_beginning=min(of_name) > 0))
     return ChatFile(tuple(conversations), known)
+
+
+def _count(item: dict[str, Any], key: str, place: _Place) -> int:
+    value = item.get(key)
+    if type(value) is not int or value < 0:
+        raise place.error("expected whole numbers of tokens", column=key, value=value)
+    return value
 
 
 def _check_ids(conversations: list[Conversation], path: Path) -> None:

@@ -258,7 +258,7 @@ def read_asked(files: Sequence[Path], *, text: str | None = None) -> list[tuple[
         for conversation in conversations:
             if (last := conversation.messages[-1].role) != "user":
                 raise DataError(
-                    "the conversation ends with an answer, expected the user's message; `kvpred validate "
+                    f"the conversation ends with the {last}'s message, expected the user's; `kvpred validate "
                     "--lengths` judges predictions of answers that are there",
                     path=path,
                     column=conversation.id,
