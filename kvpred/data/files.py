@@ -195,6 +195,11 @@ def _is_blank(cell: object) -> bool:
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Write a text as UTF-8, in one step; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file in one step: whoever reads it sees the old content or the new, never a part.
 
     Raises
@@ -206,8 +211,8 @@ def write_text(path: Path | str, text: str) -> None:
     draft = _draft_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with draft.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

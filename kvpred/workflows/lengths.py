@@ -166,7 +166,7 @@ def judge_lengths(
     ----------
     answered : Answered
     models : sequence of (Path, LengthModel)
-        Bundles with their folders, whose names tell models of one kind apart.
+        Bundles with their folders, which tell models of one kind apart.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def judge_lengths(
     """
     table = read_answered(answered)
     kinds = Counter(model.name for _, model in models)
-    names = [model.name if kinds[model.name] == 1 else folder.name for folder, model in models]
+    names = [model.name if kinds[model.name] == 1 else str(folder) for folder, model in models]
     predicted, notes = {}, []
     for name, (_, model) in zip(names, models, strict=True):
         predicted[name] = model.held_out(table.turns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kvpred.data.files import is_folder, read_text, replaced_folder, write_text
+from kvpred.data.files import is_folder, read_text, replaced_folder, write_bytes, write_text
 from kvpred.errors import DataError
 from kvpred.predictors.length.longformer import LongformerConfig
 from kvpred.predictors.length.longformer_network import LengthNetwork
@@ -74,8 +73,8 @@ class Checkpoint:
 
         with replaced_folder(self._folder) as draft:
             # Through bytes: safetensors' own writer raises no OSError where a disk is full.
-            _write(draft / _TENSORS, save(tensors))
-            _write(draft / _BEST, save({name: best[name] for name in trained}))
+            write_bytes(draft / _TENSORS, save(tensors))
+            write_bytes(draft / _BEST, save({name: best[name] for name in trained}))
             write_text(draft / _STATE, json.dumps({"training": self._key, **asdict(state)}, indent=1) + "\n")
 
     def read(
@@ -117,10 +116,3 @@ class Checkpoint:
                 saved["state"].setdefault(int(place), {})[part] = tensor
         optimiser.load_state_dict(saved)
         return state, best
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -82,23 +82,15 @@ def padded(
 
 def batches(
     encoded: Sequence[Encoded], rows: Sequence[int], config: LongformerConfig, *, seed: int | None
-) -> Iterator[list[int]]:
-    """Yield rows of like length together, in the order of their length, or in one that a seed decides."""
-    ordered = sorted(rows, key=lambda row: (len(encoded[row].ids), row))
-    found: list[list[int]] = [[]]
-    for row in ordered:
-        batch = found[-1]
-        # Rows rise in length, so the newest is the widest.
-        if batch and (
-            (len(batch) + 1) * len(encoded[row].ids) > config.batch_tokens
-            or len(batch) >= config.batch_answers
-        ):
+) -> list[list[int]]:
+    """Return rows of like length together, in the order of their length, or in one that a seed decides."""
+    found: list[list[int]] = []
+    # Rows rise in length, so the newest is the widest.
+    for row in sorted(rows, key=lambda row: (len(encoded[row].ids), row)):
+        size = len(found[-1]) if found else config.batch_answers
+        if size >= config.batch_answers or (size + 1) * len(encoded[row].ids) > config.batch_tokens:
             found.append([])
         found[-1].append(row)
     if seed is None:
-        yield from (batch for batch in found if batch)
-        return
-    rng = np.random.default_rng(seed)
-    for place in rng.permutation(len(found)).tolist():
-        if found[place]:
-            yield found[place]
+        return found
+    return [found[place] for place in np.random.default_rng(seed).permutation(len(found)).tolist()]

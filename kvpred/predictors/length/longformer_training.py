@@ -104,7 +104,7 @@ def train(
     teller = _Teller(progress, len(learnt), config)
     while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
         network.train()
-        passes = list(batches(examples.encoded, learnt, config, seed=config.seed + state.epoch))
+        passes = batches(examples.encoded, learnt, config, seed=config.seed + state.epoch)
         groups = [passes[i : i + config.accumulate] for i in range(0, len(passes), config.accumulate)]
         while state.place < len(groups):
             teller.tell(state, len(groups))
