@@ -41,6 +41,7 @@ class Journal:
 
     Attributes
     ----------
+    folder : Path
     points : list of dict
         In the order in which they were measured.
 
@@ -53,7 +54,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, header: Mapping[str, Any], *, file: str = FILE) -> None:
-        self._path = folder / file
+        self.folder, self._path = folder, folder / file
         self.points: list[dict[str, Any]] = []
         self._header = json.loads(json.dumps(header))
         self._opened = False

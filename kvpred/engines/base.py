@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kvpred.errors import KvpredError
+from kvpred.data.requests import ServedRequests
+from kvpred.errors import KvpredError, UsageError
 from kvpred.hardware.engine_specs import get_engine_spec
 from kvpred.methods import Method
 from kvpred.models import ModelSpec
@@ -127,6 +128,27 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that comes while others are served.
+
+    Parameters
+    ----------
+    id : str
+    at_s : float
+        Seconds after the first one.
+    prompt : str
+        A text, taken as it stands.
+    output_len : int
+        Tokens to answer with, past any stop token.
+    """
+
+    id: str
+    at_s: float
+    prompt: str
+    output_len: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """How much KV cache a running sequence takes, as the engine itself counts it.
 
@@ -213,6 +235,26 @@ class Engine(ABC):
         EngineError
             If the engine fails, or answers with fewer tokens than asked.
         """
+
+    def serve(self, method: Method, arrivals: Sequence[Arrival]) -> ServedRequests:
+        """Serve requests as they come, greedily, as the engine's own scheduler batches them.
+
+        Parameters
+        ----------
+        method : Method
+        arrivals : sequence of Arrival
+            In the order in which they come.
+
+        Raises
+        ------
+        UsageError
+            If the engine cannot be fed over time, or a request does not fit into the model's context.
+        EngineError
+            If the engine fails.
+        """
+        raise UsageError(
+            f"{self.name} cannot be fed over time by kvpred: use openvino or transformers-paged."
+        )
 
     @abstractmethod
     def complete(self, method: Method, prompt: str, *, max_tokens: int) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from kvpred.engines.base import Engine, EngineError, Generation, Target, Usage
+from kvpred.data.requests import ServedRequests
+from kvpred.engines.base import Arrival, Engine, EngineError, Generation, Target, Usage
 from kvpred.engines.openvino_recipes import BLOCK, properties_of, recipe_of
+from kvpred.engines.recorder import Recorder
 from kvpred.errors import DataError, MissingExtraError, UsageError
 from kvpred.methods import Method
 from kvpred.models.weights import gguf_of
@@ -105,6 +107,34 @@ class OpenVINO(Engine):
             else None,
         )
 
+    def serve(self, method: Method, arrivals: Sequence[Arrival]) -> ServedRequests:
+        """Serve requests as they come; one joins before the step that follows its arrival.
+
+        Prompts that wait pass in a step of their own, before decoding goes on.
+        """
+        prompts = [np.array(self._tokenizer.encode(one.prompt).input_ids.data).ravel() for one in arrivals]
+        for prompt, one in zip(prompts, arrivals, strict=True):
+            self._check(method, bsz=1, prompt_len=prompt.size, output_len=one.output_len)
+        recorder = Recorder(arrivals, [prompt.size for prompt in prompts])
+        handles: list[Any] = []
+        recorder.start()
+        try:
+            while not recorder.done:
+                for i in range(len(handles), recorder.come()):
+                    config = self._config(arrivals[i].output_len, ignore_eos=True)
+                    handles += self._submit([prompts[i]], config)
+                if not self._pipeline.has_non_finished_requests():
+                    recorder.wait()
+                    continue
+                with recorder.step() as tokens:
+                    self._step()
+                    for i in recorder.open:
+                        tokens[i] = len(_new_tokens(handles[i]))
+        finally:  # nothing stays queued for what is served next
+            for handle in handles:
+                handle.cancel()
+        return recorder.served()
+
     def complete(self, method: Method, prompt: str, *, max_tokens: int) -> str:
         """Continue a text as it stands, without a chat template."""
         tokens = np.array(self._tokenizer.encode(prompt).input_ids.data)
@@ -196,13 +226,17 @@ class OpenVINO(Engine):
         """Step until all is served, and yield the time when each step ended."""
         try:
             while self._pipeline.has_non_finished_requests():
-                self._pipeline.step()
+                self._step()
                 yield time.perf_counter()
-        except RuntimeError as error:
-            raise EngineError(f"openvino failed in a step: {_reason(error)}") from error
         finally:  # nothing stays queued for the next batch
             for handle in handles:
                 handle.cancel()
+
+    def _step(self) -> None:
+        try:
+            self._pipeline.step()
+        except RuntimeError as error:
+            raise EngineError(f"openvino failed in a step: {_reason(error)}") from error
 
     def _check(self, method: Method, *, bsz: int, prompt_len: int, output_len: int) -> None:
         target, tokens = self.target, prompt_len + output_len

@@ -7,23 +7,19 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kvpred._version import __version__
 from kvpred.data.files import remove_drafts, write_text
 from kvpred.data.journal import Journal, Progress
 from kvpred.data.runs import Run, write_runs
-from kvpred.engines.base import Engine, EngineError, listed_versions
+from kvpred.engines.base import EngineError, listed_versions
 from kvpred.engines.plan import MeasurePlan, Visit
-from kvpred.engines.proof import Probe, Proof, probe, prove
-from kvpred.engines.watch import Watch, now
-from kvpred.engines.worker import Worker
+from kvpred.engines.start import begin, started
+from kvpred.engines.watch import Watch
 from kvpred.errors import DataError, UsageError
-from kvpred.methods import BASELINE, get_method
 
 JOURNAL, RUNS, MANIFEST = FILES = ("measure.jsonl", "runs.csv", "manifest.json")
 
@@ -90,7 +86,11 @@ class Measurement:
         ]
 
     def run(
-        self, *, budget_s: float | None = None, progress: Callable[[Progress], None] = lambda _: None
+        self,
+        *,
+        budget_s: float | None = None,
+        least_rounds: int = 0,
+        progress: Callable[[Progress], None] = lambda _: None,
     ) -> list[Run]:
         """Make the runs that are left; the tables are written anew after every site.
 
@@ -98,6 +98,8 @@ class Measurement:
         ----------
         budget_s : float, optional
             No run starts that is not expected to end within this time.
+        least_rounds : int
+            Rounds that are made even so.
         progress : callable
 
         Returns
@@ -117,14 +119,19 @@ class Measurement:
         if not todo:
             return self.write()
         total = len(self.plan.visits())
-        with _engines(self.plan, progress, total - len(todo), total) as engines:
-            self._begin(engines, progress, total - len(todo), total)
+
+        def tell(text: str) -> None:
+            progress(Progress(total - len(todo), total, math.nan, text))
+
+        with started(self.plan.engine, self.plan.target, list(self.plan.sites), tell) as engines:
+            begin(self.journal, self.plan.engine, self.plan.target, engines, tell)
             usual_s = [line["reference_s"] for line in self.journal.points if "reference_s" in line]
             watch = Watch(self.plan, engines, usual_s=usual_s)
             failures: dict[tuple[Any, ...], EngineError] = {}
             for i, visit in enumerate(todo):
                 left = self.expected_s(todo[i:])
-                if time.monotonic() + left[0] > end or visit.key[:-1] in failures:
+                late = visit.repeat >= least_rounds and time.monotonic() + left[0] > end
+                if late or visit.key[:-1] in failures:
                     continue
                 text = f"{visit.method.name} {visit.site}, round {visit.repeat + 1}"
                 progress(Progress(total - len(todo) + i, total, min(sum(left), end - time.monotonic()), text))
@@ -156,39 +163,6 @@ class Measurement:
     def runs(self) -> list[Run]:
         """Return the journal's runs, prefill and decode."""
         return [run for line in self.journal.points if "run" in line for run in self._stages(line)]
-
-    def _begin(
-        self, engines: Mapping[str, Engine], progress: Callable[[Progress], None], done: int, total: int
-    ) -> None:
-        """Check that the engine made the runs so far, and prove the methods not yet proven."""
-        first = next(iter(engines.values()))
-        versions = {"kvpred": __version__, **first.versions()}
-        known = next((line["versions"] for line in self.journal.points if "versions" in line), versions)
-        if known != versions:
-            raise UsageError(
-                f"{self.output} holds runs of {listed_versions(known)}, this is {listed_versions(versions)}: "
-                "choose another --output, or --no-resume to replace them."
-            )
-        # A server may have been started anew with other options since.
-        remote = self.plan.engine.remote
-        proven = [] if remote else [p["proof"]["method"] for p in self.journal.points if "proof" in p]
-        unproven = [spec for spec in self.plan.sites if spec not in proven]
-        if not unproven:
-            return
-        probes: dict[str, Probe] = {}
-        for spec in dict.fromkeys((*[s for s in self.plan.sites if s == BASELINE], *unproven)):
-            progress(Progress(done, total, math.nan, f"probing {get_method(spec).name}"))
-            probes[spec] = probe(engines[spec], get_method(spec), max_seq_len=self.plan.target.max_seq_len)
-        proofs = [
-            prove(get_method(spec), probes[spec], baseline=probes.get(BASELINE), model=self.plan.target.model)
-            for spec in unproven
-        ]
-        for proof in proofs:
-            _refuse_unsound(self.plan.engine.name, proof)
-        settings = {spec: engines[spec].settings() for spec in unproven}
-        self.journal.add({"versions": versions, "settings": settings, "at": now()})
-        for proof in proofs:
-            self.journal.add({"proof": asdict(proof)})
 
     def _stages(self, line: Mapping[str, Any]) -> Iterator[Run]:
         done, plan = line["run"], self.plan
@@ -222,44 +196,6 @@ class Measurement:
                 throughput_tok_s=bsz / done["tpot_s"],
                 latency_s=max(e2e_s - prefill_s, 1e-9),
             )
-
-
-@contextmanager
-def _engines(
-    plan: MeasurePlan, progress: Callable[[Progress], None], done: int, total: int
-) -> Iterator[dict[str, Engine]]:
-    """Start the engines of all methods, by full method string; end them all at last."""
-    methods = [get_method(spec) for spec in plan.sites]
-    groups = [methods] if plan.engine.shared else [[method] for method in methods]
-    started: list[Engine] = []
-    try:
-        found: dict[str, Engine] = {}
-        for group in groups:
-            names = ", ".join(method.name for method in group)
-            progress(Progress(done, total, math.nan, f"starting {plan.engine.name}: {names}"))
-            one = (
-                plan.engine(plan.target, group)
-                if plan.engine.remote
-                else Worker(plan.engine, plan.target, group)
-            )
-            started.append(one)
-            found |= {method.spec: one for method in group}
-        yield found
-    finally:
-        for one in started:
-            one.close()
-
-
-def _refuse_unsound(engine: str, proof: Proof) -> None:
-    if proof.sound is False:
-        raise EngineError(
-            f"{engine} serves nonsense under {proof.method}: it {proof.text}. Its speed would mean nothing; "
-            "nothing of it was measured. Leave the method out, or use a version that has it."
-        )
-    if proof.took_effect is False:
-        raise EngineError(
-            f"{proof.method} did not take effect in {engine}: it {proof.text}. Nothing of it was measured."
-        )
 
 
 def format_manifest(journal: Journal, header: Mapping[str, Any]) -> str:

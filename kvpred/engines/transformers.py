@@ -113,12 +113,7 @@ class Transformers(Engine):
         UsageError
             If prompt and continuation do not fit into the model's context.
         """
-        if self._tokenizer is None:
-            raise EngineError(
-                f"{self.name} serves random weights of {self.target.model.name}, whose text proves nothing: "
-                "give real ones with --weights."
-            )
-        tokens: list[int] = self._tokenizer(prompt)["input_ids"]
+        tokens = self._tokens_of(prompt)
         self._check_lengths(len(tokens), max_tokens)
         with failures(f"{self.name} with {method.name} at {len(tokens):,} tokens"):
             ends = self._ends()
@@ -127,6 +122,15 @@ class Transformers(Engine):
             )
         text: str = self._tokenizer.decode(answer, skip_special_tokens=True)
         return text
+
+    def _tokens_of(self, text: str) -> list[int]:
+        if self._tokenizer is None:
+            raise EngineError(
+                f"{self.name} serves random weights of {self.target.model.name}, whose text proves nothing: "
+                "give real ones with --weights."
+            )
+        tokens: list[int] = self._tokenizer(text)["input_ids"]
+        return tokens
 
     def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return a conversation's tokens as the model is to answer it, by its chat template.

@@ -9,7 +9,9 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from kvpred.engines.base import EngineError, Generation, Target, Usage
+from kvpred.data.requests import ServedRequests
+from kvpred.engines.base import Arrival, EngineError, Generation, Target, Usage
+from kvpred.engines.recorder import Recorder
 from kvpred.engines.transformers import Transformers, failures
 from kvpred.errors import UsageError
 from kvpred.methods import Method
@@ -60,6 +62,37 @@ class TransformersPaged(Transformers):
             own_tpot_s=fmean(steps) if steps else None,
             peak_memory_bytes=self._peak_memory_bytes(),
         )
+
+    def serve(self, method: Method, arrivals: Sequence[Arrival]) -> ServedRequests:
+        """Serve requests as they come; the manager joins them to its running batch.
+
+        What of a step falls to whom is not told. Parameters and errors as in `Engine.serve`.
+        """
+        prompts = [self._tokens_of(one.prompt) for one in arrivals]
+        for prompt, one in zip(prompts, arrivals, strict=True):
+            self._check_lengths(len(prompt), one.output_len)
+            self._check_batch(1, len(prompt) + one.output_len)
+        recorder = Recorder(arrivals, [len(prompt) for prompt in prompts])
+        places: dict[str, int] = {}
+        recorder.start()
+        with failures(f"{self.name} under traffic"):
+            while not recorder.done:
+                for i in range(len(places), recorder.come()):
+                    name = self._manager.add_request(
+                        prompts[i], max_new_tokens=arrivals[i].output_len, streaming=True
+                    )
+                    places[name] = i
+                if not recorder.open:
+                    recorder.wait()
+                    continue
+                result = self._manager.get_result(timeout=min(recorder.until_next_s(), _POLL_S))
+                if result is None and self._manager.is_running():
+                    continue
+                if result is None or result.error is not None:
+                    raise EngineError(f"{self.name}: {result.error if result else 'its thread ended'}.")
+                if result.request_id in places:
+                    recorder.token(places[result.request_id])
+        return recorder.served(device_known=False)
 
     def usage(self, method: Method, *, prompt_len: int, output_len: int) -> Usage | None:
         """Serve one sequence, and count its pages after its first tokens; None if it was done before."""

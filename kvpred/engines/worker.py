@@ -13,7 +13,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from kvpred.engines.base import Engine, EngineError, Generation, Target, Usage
+from kvpred.data.requests import ServedRequests
+from kvpred.engines.base import Arrival, Engine, EngineError, Generation, Target, Usage
 from kvpred.errors import DataError, KvpredError, UsageError
 from kvpred.methods import Method
 
@@ -55,7 +56,7 @@ class Worker(Engine):
         self._process.start()
         other.close()
         try:
-            self._receive("start")
+            self._receive("start", timeout_s)
         except BaseException:
             self.close()
             raise
@@ -71,6 +72,11 @@ class Worker(Engine):
         """Serve one batch there; its peak memory is the process's own during this batch."""
         sizes = {"bsz": bsz, "prompt_len": prompt_len, "output_len": output_len}
         return self._call("generate", method, **sizes, seed=seed)  # type: ignore[no-any-return]
+
+    def serve(self, method: Method, arrivals: Sequence[Arrival]) -> ServedRequests:
+        """Serve requests as they come there; the last one's arrival does not count toward a hang."""
+        last_s = arrivals[-1].at_s if arrivals else 0.0
+        return self._call("serve", method, arrivals, patience_s=last_s)  # type: ignore[no-any-return]
 
     def complete(self, method: Method, prompt: str, *, max_tokens: int) -> str:
         """Continue a text there."""
@@ -100,17 +106,17 @@ class Worker(Engine):
             self._process.join()
         self._pipe.close()
 
-    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, name: str, *args: Any, patience_s: float = 0.0, **kwargs: Any) -> Any:
         try:
             self._pipe.send((name, args, kwargs))
         except OSError:
             raise self._died(name) from None
-        return self._receive(name)
+        return self._receive(name, self._timeout_s + patience_s)
 
-    def _receive(self, name: str) -> Any:
-        if not self._pipe.poll(self._timeout_s):
+    def _receive(self, name: str, timeout_s: float) -> Any:
+        if not self._pipe.poll(timeout_s):
             self._process.kill()
-            raise EngineError(f"{self.name} hung: {name} took longer than {self._timeout_s:.0f} s.")
+            raise EngineError(f"{self.name} hung: {name} took longer than {timeout_s:.0f} s.")
         try:
             failed, value = self._pipe.recv()
         except (EOFError, OSError):

@@ -74,6 +74,7 @@ def validate_live(
     output: Path,
     *,
     budget_s: float | None = None,
+    least_rounds: int = 0,
     progress: Callable[[str], None] = lambda _: None,
     measuring: Callable[[Progress], None] = lambda _: None,
 ) -> LiveValidation:
@@ -86,6 +87,8 @@ def validate_live(
         Folder of ``predictions.json``, and of the runs in ``measured``.
     budget_s : float, optional
         Seconds after which no further run starts; what was measured until then is judged.
+    least_rounds : int
+        Rounds that are made even so.
     progress : callable
         Told in a sentence what is being done.
     measuring : callable
@@ -108,7 +111,11 @@ def validate_live(
     frozen = freeze(_stated(request, predictor, predictions), output)
     progress(f"{len(predictions)} predictions in {output / PREDICTIONS} (SHA-256 {frozen.digest}); measuring")
     runs = measure(
-        _with_controls(wanted, predictor), output / MEASURED, budget_s=budget_s, progress=measuring
+        _with_controls(wanted, predictor),
+        output / MEASURED,
+        budget_s=budget_s,
+        least_rounds=least_rounds,
+        progress=measuring,
     )
     if early := [run for run in runs if run.measured_at is not None and run.measured_at < frozen.written_at]:
         raise DataError(

@@ -67,6 +67,7 @@ def measure(
     *,
     resume: bool = True,
     budget_s: float | None = None,
+    least_rounds: int = 0,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> list[Run]:
     """Measure runs, or go on where an earlier call ended.
@@ -80,6 +81,8 @@ def measure(
         If false, what lies there is deleted first.
     budget_s : float, optional
         Seconds after which no further run starts.
+    least_rounds : int
+        Rounds that are made even so.
     progress : callable
 
     Returns
@@ -97,7 +100,7 @@ def measure(
     plan = plan_measurement(request)
     if not resume:
         discard(output, FILES)
-    return Measurement(plan, output).run(budget_s=budget_s, progress=progress)
+    return Measurement(plan, output).run(budget_s=budget_s, least_rounds=least_rounds, progress=progress)
 
 
 def left_to_measure(request: MeasureRequest, output: Path) -> list[tuple[str, RunSite, int, float]]:

@@ -179,10 +179,17 @@ def quickstart(
         repeats=plan.repeats,
         seed=plan.seed,
     )
-    # Only judging can end early: what is measured until then is judged.
+    # Only judging can end early, after a first round: what is measured until then is judged.
     end = begin + max(request.budget_s, plan.expected_s)
     left_s = max(end - time.monotonic(), RESERVE * request.budget_s)
-    return validate_live(request_live, output / LIVE, budget_s=left_s, progress=progress, measuring=measuring)
+    return validate_live(
+        request_live,
+        output / LIVE,
+        budget_s=left_s,
+        least_rounds=1,
+        progress=progress,
+        measuring=measuring,
+    )
 
 
 def _plan(

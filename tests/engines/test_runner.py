@@ -130,6 +130,12 @@ def test_no_run_starts_that_the_budget_has_no_room_for(tmp_path: Path) -> None:
     assert not any((tmp_path / name).exists() for name in FILES if name != JOURNAL)
 
 
+def test_least_rounds_are_made_whatever_the_budget(tmp_path: Path) -> None:
+    made = Measurement(plan(), tmp_path).run(budget_s=0.0, least_rounds=1)
+    assert {run.repeat for run in made} == {0}
+    assert {run.method_params for run in made} == {"fp16", INT8}
+
+
 def test_another_measurement_is_not_mixed_in(folder: Path) -> None:
     with pytest.raises(UsageError, match="seed was 0, now 1"):
         Measurement(plan(seed=1), folder)
