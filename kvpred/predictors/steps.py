@@ -176,20 +176,36 @@ def _ideal_difference_s(
     each at the efficiency of fp16's own fit. No more is saved than fp16's attention takes by that fit.
     """
     efficiency = split_fixed(fits, place).efficiency
-    seconds = []
-    for compression in (method, get_method(BASELINE)):
-        if stage == "prefill":
-            traffic = compression.prefill_traffic(place.model, prompt_len=query.prompt_len, tp=place.tp)
-            bytes_s = (traffic.read_bytes + traffic.write_bytes) / place.bandwidth
-            seconds.append(bytes_s + traffic.flops / place.peak_flops)
-        else:
-            kv_len = np.rint(query.mean_kv_len).astype(np.int64)
-            traffic = compression.decode_traffic(
-                place.model, kv_len=kv_len, prompt_len=query.prompt_len, tp=place.tp
-            )
-            bytes_s = (traffic.read_bytes + traffic.write_bytes) / place.bandwidth
-            seconds.append(np.maximum(bytes_s, traffic.flops / place.peak_flops))
+    kv_len = np.rint(query.mean_kv_len).astype(np.int64)
+    own, baseline = (
+        ideal_seconds(stage, one, place, kv_len=kv_len, prompt_len=query.prompt_len)
+        for one in (method, get_method(BASELINE))
+    )
     fit = fits.fits[BASELINE]
     attention = fit.shares(bsz=query.bsz, length=length)[..., ATTENTION]
     attention_s = attention * fit.times(bsz=query.bsz, length=length)
-    return np.asarray(np.maximum(query.bsz * (seconds[0] - seconds[1]) / efficiency, -attention_s))
+    return np.asarray(np.maximum(query.bsz * (own - baseline) / efficiency, -attention_s))
+
+
+def ideal_seconds(
+    stage: str, method: Method, place: Place, *, kv_len: NDArray[np.int64], prompt_len: NDArray[np.int64]
+) -> Array:
+    """Return what a sequence's attention and cache upkeep take at peak bandwidth and FLOP/s, in seconds.
+
+    A decode step takes the larger of reading and computing, a prompt both.
+
+    Parameters
+    ----------
+    stage : {"prefill", "decode"}
+    method : Method
+    place : Place
+    kv_len, prompt_len : array of int
+        Tokens in the cache before a decode step, and those of the prompt.
+    """
+    if stage == "prefill":
+        traffic = method.prefill_traffic(place.model, prompt_len=prompt_len, tp=place.tp)
+    else:
+        traffic = method.decode_traffic(place.model, kv_len=kv_len, prompt_len=prompt_len, tp=place.tp)
+    bytes_s = (traffic.read_bytes + traffic.write_bytes) / place.bandwidth
+    flops_s = traffic.flops / place.peak_flops
+    return np.asarray(bytes_s + flops_s if stage == "prefill" else np.maximum(bytes_s, flops_s))

@@ -1,0 +1,99 @@
+"""The clock of single steps agrees with predictions of whole batches, and adds up where steps are mixed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kvpred
+from kvpred.hardware import get_device
+from kvpred.methods import get_method, list_methods
+from kvpred.models import get_model
+from kvpred.predictors.clock import StepClock, clock_for
+from kvpred.predictors.in_place import predictor_of_steps
+from kvpred.predictors.predictor import Predictor
+from kvpred.predictors.scaling import Place
+from tests.in_place import DEVICE, ENGINE, FACTORS, MODEL, make_profile
+
+PREDICTOR = kvpred.load(kvpred.PACKAGED)
+assert isinstance(PREDICTOR, Predictor)
+METHODS = [method.name for method in list_methods()]
+
+
+def clock(method: str = "fp16", *, model: str = "llama-2-7b", device: str = "a6000") -> StepClock:
+    place = Place(get_model(model), get_device(device))
+    assert isinstance(PREDICTOR, Predictor)
+    return clock_for(PREDICTOR, get_method(method), place, "lmdeploy")
+
+
+@pytest.mark.parametrize(("model", "device"), [("llama-2-7b", "a6000"), ("llama-3-8b", "a100")])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("bsz", "prompt_len", "output_len"), [(1, 2048, 200), (8, 512, 1), (3, 100, 600)])
+def test_a_batch_of_equals_takes_what_is_predicted(
+    method: str, model: str, device: str, bsz: int, prompt_len: int, output_len: int
+) -> None:
+    predicted = kvpred.predict(
+        method=method, bsz=bsz, prompt_len=prompt_len, output_len=output_len, model=model, device=device
+    )
+    ticks = clock(method, model=model, device=device)
+
+    prefill_s = ticks.step_s([(0, prompt_len)] * bsz)
+    steps_s = [ticks.step_s((), [(prompt_len + i, prompt_len)] * bsz) for i in range(max(output_len - 1, 1))]
+
+    assert prefill_s == pytest.approx(predicted.ttft_s, rel=1e-9)
+    # A method's saving is taken at the mean length by the one, step by step by the other.
+    assert np.mean(steps_s) == pytest.approx(predicted.tpot_s, rel=2e-3)
+
+
+@pytest.mark.parametrize("method", FACTORS)
+def test_profiled_operators_tick_as_predicted(method: str) -> None:
+    place = Place(get_model(MODEL), get_device(DEVICE))
+    profiles = [make_profile(name) for name in FACTORS]
+    predictor = predictor_of_steps(profiles, place=place, engine=ENGINE, provenance="made by hand")
+    ticks = clock_for(predictor, get_method(method), place, ENGINE)
+    predicted = kvpred.predict(
+        method=method, bsz=4, prompt_len=700, output_len=1, predictor=predictor,
+        model=MODEL, device=DEVICE, engine=ENGINE,
+    )  # fmt: skip
+
+    assert ticks.step_s([(0, 700)] * 4) == pytest.approx(predicted.ttft_s, rel=5e-3)
+    assert ticks.step_s((), [(700, 700)] * 4) == pytest.approx(predicted.tpot_s, rel=5e-3)
+
+
+def test_a_step_of_nothing_takes_no_time() -> None:
+    assert clock().step_s() == 0.0
+
+
+def test_parts_of_a_prompt_take_longer_than_the_whole() -> None:
+    ticks = clock()
+    parts_s = sum(ticks.step_s([(passed, 512)]) for passed in range(0, 2048, 512))
+    assert ticks.step_s([(0, 2048)]) < parts_s < 1.3 * ticks.step_s([(0, 2048)])
+
+
+@given(
+    st.lists(st.integers(1, 3000), max_size=4),
+    st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 500)), max_size=8),
+    st.sampled_from(METHODS),
+)
+def test_a_mixed_step_costs_no_less_than_either_part_and_hardly_more_than_both(
+    prompts: list[int], sequences: list[tuple[int, int]], method: str
+) -> None:
+    ticks = clock(method)
+    prefills = [(0, tokens) for tokens in prompts]
+    decodes = [(prompt_len + answered, prompt_len) for prompt_len, answered in sequences]
+
+    apart = ticks.step_s(prefills), ticks.step_s((), decodes)
+    together = ticks.step_s(prefills, decodes)
+
+    assert together >= 0.999 * max(apart) - 1e-12
+    # Decoding tokens pass the prompts' linear layers, which costs what some tokens of prompt do.
+    beside = ticks.step_s([(0, tokens) for tokens in prompts] + [(0, 1)] * len(decodes))
+    assert together <= beside + apart[1] + 1e-12
+
+
+@given(st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 500)), min_size=1, max_size=8))
+def test_the_order_of_sequences_does_not_matter(sequences: list[tuple[int, int]]) -> None:
+    decodes = [(prompt_len + answered, prompt_len) for prompt_len, answered in sequences]
+    assert clock().step_s((), decodes) == pytest.approx(clock().step_s((), decodes[::-1]))
