@@ -18,7 +18,9 @@ PROVENANCE := published runs of rethink-kv-compression (MLSys 2025): LLaMA-2-7B 
 LENGTHS := kvpred/data/packaged/lengths_sharegpt
 LENGTH_PROVENANCE := 2,618 answers of 741 ShareGPT conversations with ChatGPT, in Llama-3 tokens
 
-.PHONY: help run test lint format bundle lengths docs images bench clean
+EVIDENCE := kvpred/data/packaged/evidence.csv
+
+.PHONY: help run test lint format bundle lengths evidence docs images bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -48,6 +50,9 @@ lengths: .venv/.smollm2 ## Train the packaged predictor of lengths anew on the c
 	$(BIN)/kvpred train-length --data $(KVPRED_SHARED)/data/sharegpt/conversations.json --tokenizer llama-3 \
 		--provenance "$(LENGTH_PROVENANCE)" --output $(LENGTHS)
 	$(BIN)/kvpred shift --lengths data/measured/lengths --output kvpred/data/packaged/length_shift.json
+
+evidence: .venv/.core ## Curate the packaged published measurements anew from KVPRED_SHARED
+	$(BIN)/kvpred evidence --curate $(KVPRED_SHARED)/data/field/field_runs.csv --output $(EVIDENCE)
 
 docs: .venv/.dev ## Write docs/cli.md and the outputs shown in README.md and docs/ anew
 	$(BIN)/python docs/generate.py

@@ -14,9 +14,11 @@ from kvpred.errors import UsageError
 
 if TYPE_CHECKING:
     from kvpred.evaluation.live_report import LiveValidation
+    from kvpred.evaluation.traffic import JudgedTraffic
     from kvpred.workflows.live import LiveRequest
 
 _live = partial(typer.Option, rich_help_panel="With --live")
+_of_traffic = partial(typer.Option, rich_help_panel="Requests over time (--served)")
 _of_lengths = partial(typer.Option, rich_help_panel="With --lengths")
 RunsOption = Annotated[
     list[Path] | None,
@@ -83,12 +85,22 @@ def validate_command(
     cut: Annotated[
         int | None, _of_lengths("--cut", min=1, help="Tokens at which answers were cut, if not found.")
     ] = None,
+    served: Annotated[
+        Path | None,
+        _of_traffic("--served", help="Simulate the requests that `kvpred measure --conversations` served."),
+    ] = None,
+    scheduler: Annotated[
+        str, _of_traffic("--scheduler", help="That the engine has: vllm (prompts first) or sarathi.")
+    ] = "vllm",
     form: FormatOption = Format.table,
 ) -> None:
     """Judge a predictor: on its own sites, held out, on runs that it has not seen, or on new ones (--live).
 
     With --lengths it judges a model of response lengths, on conversations that it has not seen: those that it
     has learnt from are predicted by models of other folds.
+
+    With --served it simulates requests that came over time and were served for real; --lengths then names
+    the conversations that they were drawn from, so that their predicted lengths are judged too.
 
     With --live the predictions of unseen sites are on disk before the first of them is measured; repeat an
     interrupted call to go on. It exits with 0 if the verdict is good or usable, with 1 if it is unreliable.
@@ -121,6 +133,25 @@ def validate_command(
         _validate_live(
             request, output, budget_s=None if budget is None else seconds("--budget", budget), form=form
         )
+        return
+    if served is not None:
+        if runs or profile or pool_labels or predictor is None:
+            raise UsageError(
+                "--served needs the --predictor that was calibrated on the same engine, and judges requests "
+                "alone: leave --runs, --profile and --pool-labels out"
+            )
+        from kvpred.workflows.traffic import judge_served
+
+        found = judge_served(
+            served,
+            Path(predictor),
+            scheduler=scheduler,
+            conversations=lengths or (),
+            tokenizer=tokenizer,
+            seed=seed,
+            progress=note,
+        )
+        _show_traffic(found, report, form=form)
         return
     if lengths:
         if runs or profile or pool_labels:
@@ -177,6 +208,18 @@ def show_live(result: LiveValidation, folder: Path, *, form: Format) -> None:
     emit(rows, form, lambda width: rich_tables(live_sheets(result), notes=live_notes(result)))
     if result.verdict.word == UNRELIABLE:
         raise typer.Exit(1)
+
+
+def _show_traffic(found: JudgedTraffic, report: Path | None, *, form: Format) -> None:
+    from kvpred.reports.tables import rich_tables
+    from kvpred.reports.traffic import traffic_notes, traffic_sheets, write_traffic
+
+    notes = traffic_notes(found)
+    if report is not None:
+        announce(write_traffic(found, report))
+    sheets = traffic_sheets(found.report)
+    rows = sheets[1].records() if form is Format.csv else [{sheet.name: sheet.records() for sheet in sheets}]
+    emit(rows, form, lambda width: rich_tables(sheets, notes=notes))
 
 
 def _validate_profile(

@@ -1,84 +1,21 @@
-"""``kvpred profile`` and ``kvpred measure``: operators and whole runs, timed on this host."""
+"""``kvpred measure``: whole batches, or requests that come over time, served and timed on this host."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvpred.cli.app import MEASURE, Format, FormatOption, ModelOption, app
+from kvpred.cli.app import MEASURE, Format, FormatOption, app
 from kvpred.cli.output import emit, note, progress_bar
-from kvpred.cli.values import integers, pairs, seconds
+from kvpred.cli.values import integers, pairs, rates, seconds
+from kvpred.cli.workload import ArrivalsOption, ConversationsOption, CvOption, RequestsOption, TokenizerOption
 from kvpred.errors import UsageError
 
-
-@app.command("profile", rich_help_panel=MEASURE)
-def profile_command(
-    method: Annotated[
-        str, typer.Option("--method", help="Methods separated by commas, or all; fp16 is always profiled.")
-    ],
-    model: ModelOption = "smollm2-135m",
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:0.")] = "cpu",
-    grid: Annotated[str, typer.Option("--grid", help="smoke, default, full, or a TOML file.")] = "default",
-    output: Annotated[Path, typer.Option("--output", help="Root folder of the profiles.")] = Path("profiles"),
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="Folder or GGUF file of real weights; random if not given."),
-    ] = None,
-    layers: Annotated[
-        int | None,
-        typer.Option("--layers", help="Layers of the stack; as many as the memory holds if not given."),
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="bfloat16, float16 or float32: of weights and 16-bit caches.")
-    ] = "bfloat16",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of random weights and tokens.")] = 0,
-    budget: Annotated[
-        str | None, typer.Option("--budget", help="Time such as 90s, 10m or 2h; the best points come first.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume/--no-resume", help="Go on with the sweep that lies there, or replace it."),
-    ] = True,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="List the points, their memory and expected time; measure nothing."),
-    ] = False,
-    form: FormatOption = Format.table,
-) -> None:
-    """Time each operator of each method in place, inside a real stack of layers on this host.
-
-    Every point is on disk before the next one starts: an interrupted call is repeated to go on.
-
-    Example: kvpred profile --method h2o --grid smoke --output my-sweep --dry-run
-    """
-    from kvpred.reports.lists import plain_table
-    from kvpred.workflows.profiling import ProfileRequest, list_points, profile
-
-    request = ProfileRequest(
-        methods=method,
-        model=model,
-        device=device,
-        grid=grid,
-        weights=weights,
-        n_layers=layers,
-        dtype=dtype,
-        seed=seed,
-    )
-    budget_s = None if budget is None else seconds("--budget", budget)
-    if dry_run:
-        rows: list[dict[str, Any]] = [asdict(point) for point in list_points(request, output)]
-        left = [row["expected_s"] for row in rows if row["fits"] and not row["done"]]
-        note(f"{len(left)} of {len(rows)} points left, about {sum(left) / 60:.0f} minutes")
-    else:
-        with progress_bar() as progress:
-            found = profile(request, output, resume=resume, budget_s=budget_s, progress=progress)
-        rows = [{**asdict(summary), "folder": str(summary.folder)} for summary in found]
-        note(f"profiles under {output}" if rows else "nothing timed: no point fits the memory and the budget")
-    columns = [name for row in rows[:1] for name in row if name != "folder"]
-    emit(rows, form, lambda width: plain_table(rows, columns, width=width))
+if TYPE_CHECKING:
+    from kvpred.workflows.serving import TrafficRequest
 
 
 @app.command("measure", rich_help_panel=MEASURE)
@@ -133,6 +70,20 @@ def measure_command(
     option: Annotated[
         list[str] | None, typer.Option("--option", help="The engine's own KEY=VALUE; may be repeated.")
     ] = None,
+    conversations: ConversationsOption = None,
+    qps: Annotated[
+        str,
+        typer.Option(
+            "--qps", help="Rates of --conversations, per second, or inf.", rich_help_panel="Requests"
+        ),
+    ] = "0.5,1,inf",
+    n_requests: RequestsOption = None,
+    arrivals: ArrivalsOption = None,
+    cv: CvOption = 1.0,
+    output_cap: Annotated[
+        int, typer.Option("--output-cap", min=1, help="Longer answers end there.", rich_help_panel="Requests")
+    ] = 128,
+    tokenizer: TokenizerOption = "estimated",
     output: Annotated[Path, typer.Option("--output", help="Folder of the runs.")] = Path("runs"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of random weights and prompts.")] = 0,
     budget: Annotated[
@@ -150,6 +101,7 @@ def measure_command(
     """Serve real batches on an engine and time prefill and decode: the runs that predictions are judged by.
 
     Each method first proves that it took effect and serves no garbage; then they take turns at every site.
+    With --conversations, their first messages come over time instead, --bsz (the largest) at most in service.
     Every run is on disk before the next one starts: an interrupted call is repeated to go on.
 
     Example: kvpred measure --engine openvino --method h2o,kv-int8 --plan 8 --output my-runs --dry-run
@@ -159,6 +111,8 @@ def measure_command(
     from kvpred.reports.lists import plain_table
     from kvpred.reports.served import served_table
     from kvpred.workflows import measure_sites, measuring
+    from kvpred.workflows.serving import TrafficRequest
+    from kvpred.workflows.workloads import WorkloadRequest
 
     model, device = measuring.what_and_where(engine, model=model, device=device)
     methods = measuring.methods_of(engine, method)
@@ -202,6 +156,19 @@ def measure_command(
         options=dict(pairs("--option", option or ())),
         seed=seed,
     )
+    if conversations:
+        workload = WorkloadRequest(
+            conversations=conversations,
+            tokenizer=tokenizer,
+            arrivals=arrivals,
+            cv=cv,
+            n_requests=n_requests or 200,
+            seed=seed,
+        )
+        most = max(integers("--bsz", bsz))
+        traffic = TrafficRequest(request, workload, rates("--qps", qps), max_bsz=most, output_cap=output_cap)
+        _serve(traffic, output, resume=resume, dry_run=dry_run, form=form)
+        return
     if dry_run:
         left = measuring.left_to_measure(request, output)
         rows = [{"method": m, **asdict(site), "repeat": r, "expected_s": s} for m, site, r, s in left]
@@ -218,3 +185,23 @@ def measure_command(
         note(f"{proof.method} is not proven: it {proof.text}")
     note(f"runs under {output}" if found else "nothing measured: no run fits the budget")
     emit([asdict(site) for site in found], form, lambda width: served_table(found, width=width))
+
+
+def _serve(request: TrafficRequest, output: Path, *, resume: bool, dry_run: bool, form: Format) -> None:
+    """Serve requests over time, or list the runs that are left."""
+    from kvpred.evaluation.traffic import summarise
+    from kvpred.reports.lists import plain_table
+    from kvpred.reports.tables import rich_tables
+    from kvpred.reports.traffic import summary_sheet
+    from kvpred.workflows import serving
+
+    if dry_run:
+        rows = [{"round": r, "load": load, "method": m} for r, load, m in serving.runs_left(request, output)]
+        note(f"{len(rows)} runs left")
+        emit(rows, form, lambda width: plain_table(rows, list(rows[0]) if rows else (), width=width))
+        return
+    with progress_bar() as progress:
+        found = serving.serve(request, output, resume=resume, progress=progress)
+    note(f"requests under {output}")
+    sheet = summary_sheet([summarise(run, method, served) for (run, method), served in found.items()])
+    emit(sheet.records(), form, lambda width: rich_tables([sheet]))

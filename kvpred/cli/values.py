@@ -5,17 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from kvpred.data.limits import duration_s
 from kvpred.errors import UsageError
-
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def seconds(option: str, text: str) -> float:
-    """Return a time such as 90s, 10m or 2h in seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
-    if not match or float(match[1]) <= 0:
-        raise UsageError(f"{option} {text!r}: write a time such as 90s, 10m or 2h.")
-    return float(match[1]) * _UNITS[match[2] or "s"]
+    """Return a time such as 90s, 10m or 2h in seconds; a number alone is in seconds."""
+    written = text.strip()
+    try:
+        return duration_s(option, f"{written}s" if written[-1:].isdigit() else written)
+    except UsageError:
+        raise UsageError(f"{option} {text!r}: write a time such as 90s, 10m or 2h.") from None
+
+
+def share(option: str, text: str) -> float:
+    """Return a share such as 2% or 0.02."""
+    written = text.strip()
+    number = written.removesuffix("%").strip()
+    plain = re.fullmatch(r"\d+(?:\.\d+)?|\.\d+", number)
+    found = float(number) / (100 if written.endswith("%") else 1) if plain else -1.0
+    if not 0 <= found <= 1:
+        raise UsageError(f"{option} {text!r}: write a share such as 2% or 0.02.")
+    return found
 
 
 def integers(option: str, text: str) -> list[int]:
@@ -56,3 +67,9 @@ def shard_of(option: str, text: str) -> tuple[int, int]:
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"{option} {text!r}: write K/N with K from 1 to N.")
     return int(match[1]), int(match[2])
+
+
+def rates(option: str, text: str) -> list[float]:
+    """Return requests per second that are separated by commas; ``inf`` is all at once."""
+    parts = [part.strip().lower() for part in text.split(",")]
+    return [float("inf") if part == "inf" else numbers(option, part)[0] for part in parts]

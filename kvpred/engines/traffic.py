@@ -41,6 +41,8 @@ class TrafficPlan:
         Full method strings, fp16 first.
     loads : mapping of str to tuple of Arrival
         The same requests at each load, by its name.
+    output_cap : int
+        Longer answers end there.
     rounds : int
     device, host : str
         kvpred's name of the device, and the processor's own.
@@ -50,6 +52,7 @@ class TrafficPlan:
     target: Target
     methods: tuple[str, ...]
     loads: Mapping[str, tuple[Arrival, ...]]
+    output_cap: int
     rounds: int
     device: str
     host: str
@@ -66,6 +69,7 @@ class TrafficPlan:
             "dtype": target.dtype,
             "max_bsz": target.max_bsz,
             "max_tokens": target.max_tokens,
+            "output_cap": self.output_cap,
             "options": dict(target.options),
             "loads": {
                 name: {

@@ -24,6 +24,7 @@ LEVELS: Floats = np.array([0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 
 MIN_CONVERSATIONS = 20
 # Answers that one conversation counts for at most.
 MAX_WEIGHT = 10.0
+_ALL_LEVELS = np.concatenate([[0.0], LEVELS, [1.0]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,17 @@ class LengthDistributions:
 
         Linear between the quantiles, and as far beyond the outer ones as they are from their neighbours.
         """
+        ends = self._ends()
+        return np.array([np.interp(n, row, _ALL_LEVELS) for n, row in zip(tokens, ends, strict=True)])
+
+    def mean_up_to(self, cap: int) -> Floats:
+        """Return each answer's mean length if it ends after `cap` tokens at the latest, shape (n,)."""
+        tokens = np.arange(cap) + 0.5
+        return np.array([np.sum(1 - np.interp(tokens, row, _ALL_LEVELS)) for row in self._ends()])
+
+    def _ends(self) -> Floats:
         known = self.quantiles
-        ends = np.column_stack([np.zeros(len(self)), known, 2 * known[:, -1] - known[:, -2] + 1])
-        levels = np.concatenate([[0.0], LEVELS, [1.0]])
-        return np.array([np.interp(n, row, levels) for n, row in zip(tokens, ends, strict=True)])
+        return np.column_stack([np.zeros(len(self)), known, 2 * known[:, -1] - known[:, -2] + 1])
 
 
 class LengthPredictor(ABC):

@@ -14,19 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kvpred import data
-from kvpred.data.files import read_text
 from kvpred.errors import NotCoveredError, UsageError
 from kvpred.methods import BASELINE, Method, get_method
 from kvpred.methods.quantities import MAX_TOKENS, whole
 from kvpred.predictors.length.base import LEVELS, LengthDistributions
+from kvpred.predictors.length.published import published_shifts
 from kvpred.predictors.length.shift import LengthShift, read_shifts, shift_for
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-_PACKAGED = Path(data.__file__).parent / "packaged"
-MEASURED_SHIFTS = _PACKAGED / "length_shift.json"
-PUBLISHED_SHIFTS = _PACKAGED / "length_shift_published.json"
+MEASURED_SHIFTS = Path(data.__file__).parent / "packaged" / "length_shift.json"
 # A prompt and a whole sequence that no budget of a method in use exceeds.
 _LONG_PROMPT, _LONG_SEQUENCE = 2**16, 2**17
 # Points that stand for a predicted distribution: its mean is then kept to 0.5 %.
@@ -65,6 +63,9 @@ class OutputShift:
 
 
 REFERENCE = OutputShift(1.0, 1.0, 1.0, "measured", f"{BASELINE} is what other methods are compared with")
+ASSUMED_NONE = OutputShift(
+    1.0, 1.0, 1.0, "assumed-none", "nobody measured lengths under this method: no shift is assumed"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +126,9 @@ class OutputLengths:
         return cls(rows[0], counts / counts.sum(), source, prompt_tokens=rows[1] if len(rows) > 1 else None)
 
     @classmethod
-    def predicted(cls, found: LengthDistributions, source: str) -> OutputLengths:
+    def predicted(
+        cls, found: LengthDistributions, source: str, *, prompt_tokens: ArrayLike | None = None
+    ) -> OutputLengths:
         """Return the mixture of predicted distributions, each of the same weight.
 
         Parameters
@@ -133,13 +136,16 @@ class OutputLengths:
         found : LengthDistributions
             Of one conversation or many, under fp16; see `kvpred.predictors.length.model.LengthModel`.
         source : str
+        prompt_tokens : array_like of int, shape (n,), optional
+            Of each conversation.
         """
         shares = (np.arange(_POINTS) + 0.5) / _POINTS
         outer = 2 * found.quantiles[:, -1] - found.quantiles[:, -2] + 1
         ends = np.column_stack([np.zeros(len(found)), found.quantiles, outer])
         levels = np.concatenate([[0.0], LEVELS, [1.0]])
         points = np.array([np.interp(shares, levels, row) for row in ends])
-        return cls.of(np.maximum(np.rint(points), 1).astype(np.int64), source)
+        prompts = None if prompt_tokens is None else np.repeat(np.asarray(prompt_tokens), _POINTS)
+        return cls.of(np.maximum(np.rint(points), 1).astype(np.int64), source, prompt_tokens=prompts)
 
     def under(self, shift: OutputShift) -> OutputLengths:
         """Return the same lengths under a method with this shift."""
@@ -159,47 +165,6 @@ class OutputLengths:
         """Return the row of the length at each share of the distribution, from 0 to 1."""
         ends = np.cumsum(self.weights)
         return np.minimum(np.searchsorted(ends, np.asarray(shares), side="right"), len(ends) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedShift:
-    """A multiplier computed from lengths that others published.
-
-    Parameters
-    ----------
-    method : str
-        Bare name.
-    setup : str
-        As published.
-    kept_prompt_tokens, kept_answer_tokens : int
-        What the method kept of each.
-    multiplier, low, high, level : float
-        As in `LengthShift`.
-    prompts : int
-    cut, cut_baseline : float
-        Share of answers that ended at the cap, which draws the multiplier towards 1.
-    model, verdict, source : str
-    """
-
-    method: str
-    setup: str
-    kept_prompt_tokens: int
-    kept_answer_tokens: int
-    multiplier: float
-    low: float
-    high: float
-    level: float
-    prompts: int
-    cut: float
-    cut_baseline: float
-    model: str
-    verdict: str
-    source: str
-
-    @property
-    def kept_tokens(self) -> int:
-        """Tokens kept in all."""
-        return self.kept_prompt_tokens + self.kept_answer_tokens
 
 
 def output_shift(
@@ -234,24 +199,16 @@ def output_shift(
             found = shift_for(asked.spec, known, model=model)
         except NotCoveredError:
             continue
-        other = "" if model is None or found.model == model else f", not on {model}"
+        asked_for = "" if model is None or found.model == model else f"; not measured on {model}"
         beside = f"; published of this name: {published.multiplier:.2f}" if published else ""
-        return OutputShift(
-            found.multiplier,
-            found.low,
-            found.high,
-            "measured",
-            f"measured{f' on {found.model}' if found.model else ''}{other}: {found.provenance}{beside}",
-            found.level,
-        )
-    return published or OutputShift(
-        1.0, 1.0, 1.0, "assumed-none", f"nothing is known of {asked.spec}: no shift is assumed"
-    )
+        provenance = f"{found.provenance}{asked_for}{beside}"
+        return OutputShift(found.multiplier, found.low, found.high, "measured", provenance, found.level)
+    return published or ASSUMED_NONE
 
 
 def _published(asked: Method) -> OutputShift | None:
     """Return the published shift whose budget is nearest, in the interval of all those of the same name."""
-    own = [shift for shift in _all_published() if shift.method == asked.name]
+    own = [shift for shift in published_shifts() if shift.method == asked.name]
     if not own:
         return None
     stored = int(asked.stored_tokens(_LONG_SEQUENCE, prompt_len=_LONG_PROMPT))
@@ -272,10 +229,3 @@ def _published(asked: Method) -> OutputShift | None:
 @cache
 def _measured() -> tuple[LengthShift, ...]:
     return tuple(read_shifts(MEASURED_SHIFTS))
-
-
-@cache
-def _all_published() -> tuple[PublishedShift, ...]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(tuple[PublishedShift, ...]).validate_json(read_text(PUBLISHED_SHIFTS))

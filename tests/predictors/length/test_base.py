@@ -69,3 +69,9 @@ def test_nineteen_conversations_are_too_few(turns: list[Turn]) -> None:
     groups = sorted({turn.group for turn in turns})[:19]
     with pytest.raises(DataError, match="19 conversations"):
         check_enough([turn for turn in turns if turn.group in groups])
+
+
+def test_a_cap_takes_the_tail_from_the_mean() -> None:
+    # The integral of 1 - t / 200 from 0 to 100; the outermost quantiles are linear to their ends only nearly.
+    np.testing.assert_allclose(uniform(200).mean_up_to(100), [75.0], rtol=0.01)
+    np.testing.assert_allclose(uniform(200).mean_up_to(1000), [100.0], rtol=0.01)
