@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from kvpred.data.evidence import Evidence
 from kvpred.errors import NotCoveredError, UsageError
-from kvpred.evaluation.field_places import published_device, published_model
 from kvpred.hardware import list_engine_specs
+from kvpred.hardware.catalogue import CATALOGUE as DEVICES
+from kvpred.models.catalogue import CATALOGUE as MODELS
 from kvpred.predictors.estimate import predict
 from kvpred.predictors.predictor import Predictor
 
@@ -153,8 +154,8 @@ def _judge(row: Evidence, predictor: Predictor) -> Judged | str:
             prompt_len=row.prompt_len or 1,
             output_len=row.output_len or 1,
             predictor=predictor,
-            model=published_model(row.model) or row.model,
-            device=published_device(row.device) or row.device,
+            model=row.model,
+            device=row.device,
             engine=row.engine,
             tp=row.tp or 1,
         )
@@ -175,8 +176,8 @@ def _why_not(row: Evidence) -> str | None:
         "the method has no counterpart": bool(row.method),
         "the engine is not one of ours": row.engine in engines,
         "the weights are not 16 bit": row.weights in _FULL_WEIGHTS,
-        "the model is not given, or not one that kvpred models": published_model(row.model) is not None,
-        "the device is not given, or its numbers are not known": published_device(row.device) is not None,
+        "the model is not given, or not one that kvpred models": row.model in MODELS,
+        "the device is not given, or its numbers are not known": row.device in DEVICES,
         "batch, length or number of devices is not given": None not in sizes,
     }
     return next((reason for reason, holds in checks.items() if not holds), None)

@@ -67,6 +67,15 @@ _SPECS = (
         "H100 architecture whitepaper",
     ),
     DeviceSpec(
+        name="h100-pcie",
+        title="NVIDIA H100 PCIe",
+        memory_bytes=81559 * MIB,
+        memory_bandwidth_bytes_s=2.0e12,
+        peak_flops_16bit=756.5e12,
+        link=None,
+        source="NVIDIA H100 datasheet, PCIe (80 GB HBM2e, 2 TB/s, 1,513 FP16 TFLOPS with sparsity)",
+    ),
+    DeviceSpec(
         name="h200",
         title="NVIDIA H200",
         memory_bytes=143771 * MIB,
@@ -95,6 +104,15 @@ _SPECS = (
         source="NVIDIA Ada GPU architecture whitepaper (24 GB, 1,008 GB/s, 165.2 dense FP16 TFLOPS with FP32 "
         "accumulation; 330.3 with FP16 accumulation, which attention kernels do not use), PCIe 4.0 x16",
     ),
+    DeviceSpec(
+        name="arc-pro-b70",
+        title="Intel Arc Pro B70",
+        memory_bytes=32 * 1024 * MIB,
+        memory_bandwidth_bytes_s=608e9,
+        peak_flops_16bit=183.5e12,
+        link=None,
+        source="Intel Arc Pro B70 product page (32 GB, 608 GB/s, 367 INT8 TOPS, of which 16 bit is half)",
+    ),
 )
 
 CATALOGUE: dict[str, DeviceSpec] = {spec.name: spec for spec in _SPECS}
@@ -110,5 +128,6 @@ ALIASES: dict[str, str] = {
     "h200-sxm": "h200",
     "4090": "rtx-4090",
     "rtx4090": "rtx-4090",
+    "intel-arc-pro-b70": "arc-pro-b70",
 }
 """Other spellings, each with its catalogue name."""

@@ -77,6 +77,24 @@ _SPECS = (
         source="https://huggingface.co/Qwen/Qwen3-8B/blob/main/config.json",
     ),
     ModelSpec(
+        name="qwen3-4b", hf_id="Qwen/Qwen3-4B",
+        n_layers=36, hidden_size=2560, n_q_heads=32, n_kv_heads=8, head_dim=128,
+        intermediate_size=9728, vocab_size=151936, max_position=40960, tie_embeddings=True, qk_norm=True,
+        source="https://huggingface.co/Qwen/Qwen3-4B/blob/main/config.json",
+    ),
+    ModelSpec(
+        name="qwen3-1.7b", hf_id="Qwen/Qwen3-1.7B",
+        n_layers=28, hidden_size=2048, n_q_heads=16, n_kv_heads=8, head_dim=128,
+        intermediate_size=6144, vocab_size=151936, max_position=40960, tie_embeddings=True, qk_norm=True,
+        source="https://huggingface.co/Qwen/Qwen3-1.7B/blob/main/config.json",
+    ),
+    ModelSpec(
+        name="qwen2.5-0.5b", hf_id="Qwen/Qwen2.5-0.5B",
+        n_layers=24, hidden_size=896, n_q_heads=14, n_kv_heads=2, head_dim=64,
+        intermediate_size=4864, vocab_size=151936, max_position=32768, tie_embeddings=True, qkv_bias=True,
+        source="https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/main/config.json",
+    ),
+    ModelSpec(
         name="smollm2-135m", hf_id="HuggingFaceTB/SmolLM2-135M",
         n_layers=30, hidden_size=576, n_q_heads=9, n_kv_heads=3, head_dim=64,
         intermediate_size=1536, vocab_size=49152, max_position=8192, tie_embeddings=True,
@@ -97,6 +115,7 @@ _TUNED = {
     "mistral-7b-v0.1": ("mistralai/Mistral-7B-Instruct-v0.1",),
     "mistral-7b-v0.3": ("mistralai/Mistral-7B-Instruct-v0.3",),
     "qwen3-8b": ("Qwen/Qwen3-8B-Base",),
+    "qwen2.5-0.5b": ("Qwen/Qwen2.5-0.5B-Instruct",),
     "smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct",),
 }
 """Hub ids that share a catalogue model's architecture number for number."""
@@ -109,7 +128,7 @@ def normalise(name: str) -> str:
 
 def _spellings(spec: ModelSpec) -> set[str]:
     """Every normalised spelling of a spec: its name, and each hub id whole, without owner, and dashed."""
-    ids = [normalise(hf_id) for hf_id in (spec.hf_id, *_TUNED[spec.name])]
+    ids = [normalise(hf_id) for hf_id in (spec.hf_id, *_TUNED.get(spec.name, ()))]
     return {spec.name, *ids, *(i.split("/")[1] for i in ids), *(i.replace("/", "-") for i in ids)}
 
 

@@ -45,7 +45,7 @@ def _fitting(columns: Sequence[_Column], *, room: int, gap: int) -> list[_Column
 def prediction_table(estimates: Sequence[Estimate], *, width: int) -> RenderableType:
     """Draw one row per method: how fast, how sure, what fits, on which basis; fewer columns where narrow."""
     first = estimates[0]
-    names = _distinct([estimate.method for estimate in estimates], [e.method_params for e in estimates])
+    names = distinct([estimate.method for estimate in estimates], [e.method_params for e in estimates])
     bases = [estimate.basis + ("" if estimate.in_domain else " *") for estimate in estimates]
     padding = 2 if width >= WIDE else 0
     columns = _fitting(
@@ -114,7 +114,7 @@ def memory_table(rows: Sequence[Mapping[str, Any]], *, width: int) -> Renderable
         ("usable", "usable", 0),
     ]
     columns = [
-        _Column("method", _distinct([row["method"] for row in rows], [row["method_params"] for row in rows])),
+        _Column("method", distinct([row["method"] for row in rows], [row["method_params"] for row in rows])),
         *(
             _Column(header, [f"{row[f'{name}_bytes'] / GIB:.2f}" for row in rows], rank)
             for header, name, rank in shown
@@ -153,7 +153,7 @@ def _parts(parts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
 
 
-def _distinct(names: Sequence[str], specs: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str], specs: Sequence[str]) -> list[str]:
     """Return the names, each with those parameters that tell it from other rows of the same name."""
     given = [spec.partition(":")[2].split(",") for spec in specs]
     shown = []

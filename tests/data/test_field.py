@@ -103,7 +103,8 @@ def test_methods_have_a_counterpart_only_where_keys_and_values_are_stored_alike(
 
 
 def test_names_without_a_counterpart_stay_as_published() -> None:
-    assert device_name("H100 PCIe 80GB") == "H100 PCIe 80GB"
+    assert device_name("H100 PCIe 80GB") == "h100-pcie"
+    assert device_name("Apple M1 Max 64GB") == "Apple M1 Max 64GB"
     assert model_name("Llama-3.1-8B-Instruct") == "llama-3.1-8b"
     assert model_name("Qwen3.5-35B-A3B (pruned, 205 experts)") == "Qwen3.5-35B-A3B"
 

@@ -6,7 +6,6 @@ import pytest
 
 from kvpred.data.evidence import read_evidence
 from kvpred.evaluation.evidence_score import Score, score_evidence
-from kvpred.evaluation.field_places import published_device, published_model
 from kvpred.predictors.predictor import Predictor
 from tests.made_up_evidence import make_evidence
 
@@ -90,22 +89,3 @@ def test_the_packaged_rows_judge_the_packaged_predictor(packaged: Predictor) -> 
     assert whole.low is not None
     assert whole.high is not None
     assert whole.low <= whole.right <= whole.high
-
-
-def test_places_that_the_catalogues_lack_have_sources() -> None:
-    for name in ("Qwen2.5-0.5B-Instruct", "Qwen3-1.7B", "Qwen3-4B", "llama-3.1-8b"):
-        model = published_model(name)
-        assert model is not None
-        assert "config.json" in model.source
-    device = published_device("H100 PCIe 80GB")
-    assert device is not None
-    assert device.memory_bandwidth_bytes_s == 2.0e12
-
-
-@pytest.mark.parametrize(
-    ("name", "billions"), [("Qwen2.5-0.5B-Instruct", 0.494), ("Qwen3-1.7B", 1.72), ("Qwen3-4B", 4.02)]
-)
-def test_the_added_models_have_the_parameters_of_their_cards(name: str, billions: float) -> None:
-    model = published_model(name)
-    assert model is not None
-    assert model.n_params / 1e9 == pytest.approx(billions, rel=0.005)

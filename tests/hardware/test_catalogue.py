@@ -5,13 +5,21 @@ from kvpred.hardware import get_device, list_devices
 
 
 def test_the_devices_of_the_datasheets_are_listed() -> None:
-    names = ["a6000", "a40", "a100-40gb", "a100-80gb", "h100", "h200", "l40s", "rtx-4090"]
-    assert [device.name for device in list_devices()] == names
+    assert [device.name for device in list_devices()] == [
+        "a6000", "a40", "a100-40gb", "a100-80gb", "h100", "h100-pcie", "h200", "l40s", "rtx-4090",
+        "arc-pro-b70",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "gb_s", "dense_tflops"),
-    [("a6000", 768, 154.8), ("a40", 696, 149.7), ("h100", 3350, 989.4), ("rtx-4090", 1008, 165.2)],
+    [
+        ("a6000", 768, 154.8),
+        ("a40", 696, 149.7),
+        ("h100", 3350, 989.4),
+        ("h100-pcie", 2000, 756.5),
+        ("rtx-4090", 1008, 165.2),
+    ],
 )
 def test_rates_are_those_of_the_datasheet(name: str, gb_s: float, dense_tflops: float) -> None:
     device = get_device(name)
@@ -33,8 +41,10 @@ def test_the_drivers_total_is_within_the_cards_memory(device) -> None:
         "a100-40gb": 40,
         "a100-80gb": 80,
         "h100": 80,
+        "h100-pcie": 80,
         "h200": 141,
         "l40s": 48,
+        "arc-pro-b70": 32,
     }
     gib = advertised.get(device.name, 24)
     assert 0.93 * gib * 2**30 < device.memory_bytes <= gib * 2**30

@@ -176,7 +176,7 @@ def output_shift(
     ----------
     method : str or Method
     model : str, optional
-        The served model's name; a shift measured on another says so.
+        The served model's name; a shift measured on another says so, and is as unsure as those published.
     shifts : sequence of LengthShift
         Measured ones that go before those of the package.
 
@@ -199,10 +199,16 @@ def output_shift(
             found = shift_for(asked.spec, known, model=model)
         except NotCoveredError:
             continue
-        asked_for = "" if model is None or found.model == model else f"; not measured on {model}"
+        own = found.model == model
+        elsewhere = "" if own or model is None else f"; not measured on {model}"
         beside = f"; published of this name: {published.multiplier:.2f}" if published else ""
-        provenance = f"{found.provenance}{asked_for}{beside}"
-        return OutputShift(found.multiplier, found.low, found.high, "measured", provenance, found.level)
+        low, high = found.low, found.high
+        if published and not own:
+            # Models differ, and others found another shift on another model.
+            low, high = min(low, published.low), max(high, published.high)
+            beside += ", whose interval this one contains"
+        provenance = f"{found.provenance}{elsewhere}{beside}"
+        return OutputShift(found.multiplier, low, high, "measured", provenance, found.level)
     return published or ASSUMED_NONE
 
 
