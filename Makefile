@@ -20,7 +20,7 @@ LENGTH_PROVENANCE := 2,618 answers of 741 ShareGPT conversations with ChatGPT, i
 
 EVIDENCE := kvpred/data/packaged/evidence.csv
 
-.PHONY: help run test lint format bundle lengths evidence docs images bench clean
+.PHONY: help run test lint format bundle lengths evidence quality docs images bench clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,10 @@ lengths: .venv/.smollm2 ## Train the packaged predictor of lengths anew on the c
 evidence: .venv/.core ## Curate the packaged published measurements anew from KVPRED_SHARED
 	$(BIN)/kvpred evidence --curate $(KVPRED_SHARED)/data/field/field_runs.csv --output $(EVIDENCE)
 
+quality: .venv/.core ## Sum up anew the published LongBench scores in KVPRED_SHARED that recommend shows
+	$(BIN)/python -c 'import sys; from pathlib import Path; from kvpred.workflows.quality import package_quality; \
+		package_quality(Path(sys.argv[1]))' $(KVPRED_SHARED)/data/longbench_scores
+
 docs: .venv/.dev ## Write docs/cli.md and the outputs shown in README.md and docs/ anew
 	$(BIN)/python docs/generate.py
 
@@ -71,6 +75,7 @@ bench: .venv/.smollm2 ## Time a cold start, a million predictions and lengths, t
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/transfer_error.py
 	$(BIN)/python benchmarks/predict_length.py
+	$(BIN)/python benchmarks/breakeven.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/kill_resume.py --what measure --kills 10
 
@@ -85,7 +90,7 @@ clean: ## Remove .venv and everything that tools left behind
 	@touch $@
 
 .venv/.dev: .venv/.core
-	$(PIP_INSTALL) -e '.[dev,train,report,profile,length,openvino,llamacpp,openai,vidur]'
+	$(PIP_INSTALL) -e '.[dev,train,report,profile,length,openvino,llamacpp,openai,vidur,parquet]'
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || $(MAKE) --no-print-directory .venv/openmp
 	@touch $@
 

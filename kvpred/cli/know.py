@@ -29,6 +29,7 @@ EXTRAS = {
     "openai": ("httpx", "psutil"),
     "vidur": ("vidur",),
     "ray": ("ray",),
+    "parquet": ("pyarrow",),
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,12 +19,15 @@ from kvpred.cli.app import (
     app,
 )
 from kvpred.cli.output import emit, note
+from kvpred.cli.sweep import OutputOption, SweepOption, predict_sweep
 from kvpred.errors import DoesNotFitError, NotCoveredError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from kvpred.predictors.estimate import Estimate
+    from kvpred.predictors.predictor import Predictor
+    from kvpred.predictors.scaling import Place
 
 BszOption = Annotated[int, typer.Option("--bsz", help="Sequences in the batch.")]
 PromptOption = Annotated[int, typer.Option("--prompt-len", help="Tokens of each prompt.")]
@@ -39,12 +42,18 @@ BasisOption = Annotated[
     str | None,
     typer.Option("--min-basis", help="Weakest basis to show: calibrated, profiled, transferred or roofline."),
 ]
+ExplainOption = Annotated[
+    bool, typer.Option("--explain", help="Add what others measured, and what each prediction rests on.")
+]
+
+SweptBszOption = Annotated[int | None, typer.Option("--bsz", help="Sequences in the batch.")]
+SweptPromptOption = Annotated[int | None, typer.Option("--prompt-len", help="Tokens of each prompt.")]
 
 
 @app.command("predict", rich_help_panel=PREDICT)
 def predict_command(
-    bsz: BszOption,
-    prompt_len: PromptOption,
+    bsz: SweptBszOption = None,
+    prompt_len: SweptPromptOption = None,
     method: MethodOption = "all",
     model: ModelOption = "llama-2-7b",
     device: DeviceOption = "a6000",
@@ -57,6 +66,9 @@ def predict_command(
     strict: StrictOption = False,
     weight_bits: WeightBitsOption = 16,
     memory_utilization: UtilizationOption = 0.9,
+    explain: ExplainOption = False,
+    sweep: SweepOption = None,
+    output: OutputOption = None,
     form: FormatOption = Format.table,
 ) -> None:
     """Compare what serving a batch costs under each compression method.
@@ -71,6 +83,35 @@ def predict_command(
     if min_basis is not None and min_basis not in BASES:
         raise UsageError(f"--min-basis {min_basis} is not known: use one of {', '.join(BASES)}")
     chosen = bundle.load(predictor) if predictor else None
+    if sweep is not None:
+        if explain:
+            raise UsageError("--explain is of one request: leave --sweep out")
+        predict_sweep(
+            sweep,
+            chosen or bundle.load(kvpred.PACKAGED),
+            usual={
+                "method": method,
+                "model": model,
+                "device": device,
+                "engine": engine,
+                "tp": tp,
+                "bsz": bsz,
+                "prompt_len": prompt_len,
+                "output_len": output_len,
+            },
+            output=output,
+            form=form,
+            strict=strict,
+            min_basis=min_basis,
+            level=level,
+            weight_bits=weight_bits,
+            memory_utilization=memory_utilization,
+        )
+        return
+    if output is not None:
+        raise UsageError("--output is the file of a --sweep; give one")
+    if bsz is None or prompt_len is None:
+        raise UsageError("give --bsz and --prompt-len, or --sweep")
     estimates = [
         kvpred.predict(
             method=name,
@@ -98,7 +139,16 @@ def predict_command(
             f"no method has a basis of {min_basis} or better for {model} on {device} with {engine}: "
             f"measure some runs and fit them with `kvpred train --runs`"
         )
-    emit([estimate.as_dict() for estimate in kept], form, lambda width: _table(kept, width))
+    rows = [estimate.as_dict() for estimate in kept]
+    if explain:
+        from kvpred.hardware import get_device
+        from kvpred.models import get_model
+        from kvpred.predictors.scaling import Place
+
+        place = Place(get_model(model), get_device(device), tp)
+        _explain(kept, rows, form, predictor=chosen or bundle.load(kvpred.PACKAGED), place=place)
+    else:
+        emit(rows, form, lambda width: _table(kept, width))
     if strict:
         _refuse([estimate.method_params for estimate in estimates if not estimate.fits])
 
@@ -107,6 +157,29 @@ def _table(estimates: list[Estimate], width: int) -> RenderableType:
     from kvpred.reports.requests import prediction_table  # rich, which JSON and CSV do not need
 
     return prediction_table(estimates, width=width)
+
+
+def _explain(
+    estimates: list[Estimate], rows: list[dict[str, Any]], form: Format, *, predictor: Predictor, place: Place
+) -> None:
+    """Print predictions with the nearest published measurements of each method."""
+    from kvpred.evaluation.evidence import beside
+    from kvpred.methods import get_method
+    from kvpred.predictors.steps import coverage
+    from kvpred.reports.evidence import Explained, explanation, explanation_tables, rests_on
+
+    explained = []
+    for estimate, row in zip(estimates, rows, strict=True):
+        known = coverage(predictor, get_method(estimate.method_params), place, estimate.engine)
+        explained.append(Explained(estimate, rests_on(known), tuple(beside(estimate))))
+        row.update(explanation(explained[-1], brief=form is Format.csv))
+
+    def draw(width: int) -> RenderableType:
+        from rich.console import Group
+
+        return Group(_table(estimates, width), "", explanation_tables(explained))
+
+    emit(rows, form, draw)
 
 
 @app.command("memory", rich_help_panel=PREDICT)

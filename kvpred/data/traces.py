@@ -21,8 +21,10 @@ Counts = NDArray[np.int64]
 COLUMNS = ("id", "arrived_at_s", "prompt_tokens", "output_tokens")
 _AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _MOONCAKE = ("timestamp", "input_length", "output_length")
-# Universal time: Azure's second trace writes the offset out.
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:Z|\+00:00)?")
+# Universal time: Azure's second trace writes the offset out. Nanoseconds cannot tell years after 2261.
+_STAMP = re.compile(r"((?:19|20)\d\d-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:Z|\+00:00)?")
+# Beyond, not every whole number is a float.
+_MOST = 2**53
 _ORDER = (
     "earlier than the request before: sort the file by arrival, or take its lengths alone and draw arrivals "
     "(--arrivals poisson)"
@@ -226,14 +228,14 @@ def _mooncake_row(text: str, path: Path, line: int) -> tuple[float, ...]:
     if not isinstance(item, dict):
         raise DataError("expected an object", path=path, row=line)
     stamp = item.get(_MOONCAKE[0])
-    if isinstance(stamp, bool) or not isinstance(stamp, int | float) or not 0 <= stamp < float("inf"):
+    if isinstance(stamp, bool) or not isinstance(stamp, int | float) or not 0 <= stamp <= _MOST:
         message = "expected a number of milliseconds that is not negative"
         raise DataError(message, path=path, row=line, column=_MOONCAKE[0], value=stamp)
     return float(stamp), *(_tokens(item.get(name), path, line, name) for name in _MOONCAKE[1:])
 
 
 def _tokens(value: object, path: Path, line: int, name: str) -> int:
-    if type(value) is not int or not 1 <= value <= 2**53:
+    if type(value) is not int or not 1 <= value <= _MOST:
         message = "expected a whole number of at least 1"
         raise DataError(message, path=path, row=line, column=name, value=value)
     return value

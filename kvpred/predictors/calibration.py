@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kvpred.data.sites import SiteTable
 from kvpred.errors import UsageError
-from kvpred.methods import BASELINE, get_method
+from kvpred.methods import BASELINE, Method, get_method
+from kvpred.methods.quantities import IntArray
 from kvpred.predictors.forms import choose_form
 from kvpred.predictors.greybox import (
     SITE_NOISE,
@@ -131,14 +132,34 @@ def mean_attended(method: str, *, prompt_len: ArrayLike, output_len: ArrayLike) 
     span = steps.max(initial=0) + 1
     pairs, inverse = np.unique(prompts.ravel() * span + steps.ravel(), return_inverse=True)
     pair_prompt, pair_steps = np.divmod(pairs, span)
-    means = np.empty(len(pairs))
-    for n_steps in np.unique(pair_steps):
-        (rows,) = np.nonzero(pair_steps == n_steps)
-        prompt, total = pair_prompt[rows][:, None], np.zeros(len(rows))
-        for chunk in np.array_split(np.arange(n_steps), -(-len(rows) * int(n_steps) // 4_000_000)):
-            total += np.sum(compression.attended_tokens(prompt + chunk, prompt_len=prompt), axis=1)
+    each = _mean_by_prompt if _few_prompts(pair_prompt, pair_steps) else _mean_by_steps
+    return each(compression, pair_prompt, pair_steps)[inverse].reshape(prompts.shape)
+
+
+def _few_prompts(prompt_len: IntArray, steps: IntArray) -> bool:
+    """Whether it is less work to go along each prompt once than to sum up every answer."""
+    return len(np.unique(prompt_len)) * int(steps.max(initial=0)) < int(steps.sum())
+
+
+def _mean_by_prompt(method: Method, prompt_len: IntArray, steps: IntArray) -> Array:
+    means = np.empty(len(steps))
+    for prompt in np.unique(prompt_len).tolist():
+        (rows,) = np.nonzero(prompt_len == prompt)
+        kv_len = prompt + np.arange(int(steps[rows].max()))
+        sums = np.cumsum(method.attended_tokens(kv_len, prompt_len=np.full_like(kv_len, prompt)))
+        means[rows] = sums[steps[rows] - 1] / steps[rows]
+    return means
+
+
+def _mean_by_steps(method: Method, prompt_len: IntArray, steps: IntArray) -> Array:
+    means = np.empty(len(steps))
+    for n_steps in np.unique(steps).tolist():
+        (rows,) = np.nonzero(steps == n_steps)
+        prompt, total = prompt_len[rows][:, None], np.zeros(len(rows))
+        for chunk in np.array_split(np.arange(n_steps), -(-len(rows) * n_steps // 4_000_000)):
+            total += np.sum(method.attended_tokens(prompt + chunk, prompt_len=prompt), axis=1)
         means[rows] = total / n_steps
-    return means[inverse].reshape(prompts.shape)
+    return means
 
 
 def sites_of(table: SiteTable, lengths: Array, mask: NDArray[np.bool_]) -> StageSites:

@@ -20,6 +20,7 @@ from kvpred.predictors.steps import (
     PROFILED_SHARE,
     Coverage,
     Query,
+    StepTimes,
     coverage,
     step_times,
 )
@@ -148,7 +149,11 @@ class Yardstick:
             for stage, known in predictor.stages.items()
         }
         bare = cls(predictor, place, engine, query, level, fits, {})
-        stages = {stage: bare._judged(stage, get_method(BASELINE), query) for stage in STAGES}
+        baseline = get_method(BASELINE)
+        stages = {
+            stage: bare._judged(stage, baseline, query, bare._times(stage, baseline, query))
+            for stage in STAGES
+        }
         return replace(bare, stages=stages)
 
     def time_s(self, stage: str) -> Array:
@@ -172,30 +177,33 @@ class Yardstick:
             one = np.ones(self.query.bsz.shape)
             return {stage: Relative((one, one, one), self.stages[stage].in_domain) for stage in stages}
         known = coverage(self.predictor, method, self.place, self.engine)
-        found = {}
+        batches, found = query or self.query, {}
         for stage in stages:
-            own, base = self._judged(stage, method, query or self.query), self.stages[stage]
-            published = known.basis == "roofline" and not itself
-            of = self._published if published else self._measured
-            found[stage] = Relative(of(stage, known, own, query), own.in_domain & base.in_domain)
+            times = self._times(stage, method, batches)
+            if known.basis == "roofline" and not itself:
+                ratio = self._published(stage, known, times.time_s, query)
+            else:
+                ratio = self._measured(stage, known, self._judged(stage, method, batches, times))
+            found[stage] = Relative(ratio, times.in_domain & self.stages[stage].in_domain)
         return found
 
-    def _measured(self, stage: str, known: Coverage, own: _Judged, query: Query | None) -> Ratio:
-        base = self.stages[stage]
-        ratio, width = own.time_s / base.time_s, self._log_half_width(stage, known, own)
+    def _measured(self, stage: str, known: Coverage, own: _Judged) -> Ratio:
+        ratio = own.time_s / self.time_s(stage)
+        width = self._log_half_width(stage, known, own)
         low, high = ratio * np.exp(-width), ratio * np.exp(width)
         # An overhead that nobody profiled may stand beside the times of both, and draw the ratio to 1.
         slower = self._unprofiled(stage)
         hidden = (ratio + slower - 1.0) / slower
         return ratio, np.minimum(low, hidden), np.maximum(high, hidden)
 
-    def _published(self, stage: str, known: Coverage, own: _Judged, query: Query | None) -> Ratio:
-        base, (slowest, fastest) = self.stages[stage], FIELD_SPEEDUP[stage]
-        ratio, low, high = own.time_s / base.time_s, np.full(1, 1 / fastest), np.full(1, 1 / slowest)
+    def _published(self, stage: str, known: Coverage, time_s: Array, query: Query | None) -> Ratio:
+        slowest, fastest = FIELD_SPEEDUP[stage]
+        ratio, low, high = time_s / self.time_s(stage), np.full(1, 1 / fastest), np.full(1, 1 / slowest)
         if query is not None:
             # Published ratios are of equal batches: what fp16 would take for the method's comes on top.
-            copy = self._judged(stage, get_method(BASELINE), query)
-            among = copy.time_s / base.time_s
+            baseline = get_method(BASELINE)
+            copy = self._judged(stage, baseline, query, self._times(stage, baseline, query))
+            among = copy.time_s / self.time_s(stage)
             width = np.where(among == 1, 0.0, self._log_half_width(stage, known, copy))
             low, high = low * among * np.exp(-width), high * among * np.exp(width)
         return ratio, np.minimum(low, ratio), np.maximum(high, ratio)
@@ -215,10 +223,12 @@ class Yardstick:
             return 1.0
         return 1.0 / PROFILED_SHARE[stage, fit.form.profile is not None and fit.form.profile.cold]
 
-    def _judged(self, stage: str, method: Method, query: Query) -> _Judged:
-        times = step_times(
+    def _times(self, stage: str, method: Method, query: Query) -> StepTimes:
+        return step_times(
             self.predictor, stage, method, self.place, self.engine, query=query, level=self.level
         )
+
+    def _judged(self, stage: str, method: Method, query: Query, times: StepTimes) -> _Judged:
         fits, prompts = self.fits[stage], query.prompt_len.astype(float)
         name = method.spec if method.spec in self.predictor.methods else BASELINE
         attended, length = prompts, prompts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +136,31 @@ def test_a_part_begins_at_0() -> None:
     assert trace.first(2).ids == ("0", "1")
     assert trace.first(9).ids == trace.ids
     assert trace.where(np.array([False, True, True])).arrived_at_s.tolist() == [0.0, 2.0]
+
+
+HEADERS = st.sampled_from(["", AZURE, "arrived_at_s,prompt_tokens,output_tokens\n", '{"timestamp": '])
+
+
+@given(header=HEADERS, rest=st.text(max_size=60))
+def test_no_text_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, header: str, rest: str) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "trace"
+    path.write_text(header + rest, encoding="utf-8", errors="replace", newline="")
+    with contextlib.suppress(DataError):
+        assert len(read_trace(path)) > 0
+
+
+cells = st.one_of(st.integers(-5, 10**400), st.floats(), st.sampled_from(["", "x", None, "1_0", "²"]))
+
+
+@given(values=st.tuples(cells, cells, cells))
+def test_no_cell_breaks_the_reader(
+    tmp_path_factory: pytest.TempPathFactory, values: tuple[object, object, object]
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "trace"
+    names = ("timestamp", "input_length", "output_length")
+    path.write_text(json.dumps(dict(zip(names, values, strict=True))))
+    with contextlib.suppress(DataError):
+        assert len(read_trace(path)) == 1
+    path.write_text("arrived_at_s,prompt_tokens,output_tokens\n" + ",".join(map(str, values)) + "\n")
+    with contextlib.suppress(DataError):
+        assert len(read_trace(path)) == 1
