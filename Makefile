@@ -69,6 +69,8 @@ images: .venv/.dev ## Draw docs/images/ anew (needs Chrome or Chromium)
 	cp build/engines/engines.png docs/images/
 	$(BIN)/kvpred shift --lengths data/measured/lengths --report build/shift >/dev/null
 	cp build/shift/multiplier_lengths.png docs/images/length_shift.png
+	$(BIN)/kvpred breakeven --report build/breakeven >/dev/null
+	cp build/breakeven/equal_decode.png docs/images/breakeven.png
 
 bench: .venv/.smollm2 ## Time a cold start, a million predictions and lengths, the error of a transfer, kill measurements
 	$(BIN)/python benchmarks/cold_start.py
@@ -76,6 +78,8 @@ bench: .venv/.smollm2 ## Time a cold start, a million predictions and lengths, t
 	$(BIN)/python benchmarks/transfer_error.py
 	$(BIN)/python benchmarks/predict_length.py
 	$(BIN)/python benchmarks/breakeven.py
+	$(BIN)/python benchmarks/simulate.py
+	$(BIN)/python benchmarks/capacity.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/kill_resume.py --what measure --kills 10
 
@@ -90,7 +94,7 @@ clean: ## Remove .venv and everything that tools left behind
 	@touch $@
 
 .venv/.dev: .venv/.core
-	$(PIP_INSTALL) -e '.[dev,train,report,profile,length,openvino,llamacpp,openai,vidur,parquet]'
+	$(PIP_INSTALL) -e '.[dev,train,report,profile,length,openvino,llamacpp,openai,vidur,ray,parquet]'
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || $(MAKE) --no-print-directory .venv/openmp
 	@touch $@
 

@@ -189,7 +189,7 @@ def measure_command(
 
 def _serve(request: TrafficRequest, output: Path, *, resume: bool, dry_run: bool, form: Format) -> None:
     """Serve requests over time, or list the runs that are left."""
-    from kvpred.evaluation.traffic import summarise
+    from kvpred.evaluation.traffic import joined, summarise
     from kvpred.reports.lists import plain_table
     from kvpred.reports.tables import rich_tables
     from kvpred.reports.traffic import summary_sheet
@@ -203,5 +203,5 @@ def _serve(request: TrafficRequest, output: Path, *, resume: bool, dry_run: bool
     with progress_bar() as progress:
         found = serving.serve(request, output, resume=resume, progress=progress)
     note(f"requests under {output}")
-    sheet = summary_sheet([summarise(run, method, served) for (run, method), served in found.items()])
+    sheet = summary_sheet([summarise(*key, served) for key, served in joined(found).items()])
     emit(sheet.records(), form, lambda width: rich_tables([sheet]))

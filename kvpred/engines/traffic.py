@@ -1,4 +1,4 @@
-"""Serve requests that come over time: each method under each load, in rounds, every run on disk at once."""
+"""Serve requests that come over time: each method under each load, part by part, every run on disk."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class TrafficPlan:
         Sized for all that may be in service at once.
     methods : tuple of str
         Full method strings, fp16 first.
-    loads : mapping of str to tuple of Arrival
-        The same requests at each load, by its name.
+    loads : mapping of str to sequence of tuple of Arrival
+        The same requests at each load, by its name: in as many parts as there are rounds, each of which
+        begins with an idle engine.
     output_cap : int
         Longer answers end there.
-    rounds : int
     device, host : str
         kvpred's name of the device, and the processor's own.
     """
@@ -51,9 +51,8 @@ class TrafficPlan:
     engine: type[Engine]
     target: Target
     methods: tuple[str, ...]
-    loads: Mapping[str, tuple[Arrival, ...]]
+    loads: Mapping[str, Sequence[tuple[Arrival, ...]]]
     output_cap: int
-    rounds: int
     device: str
     host: str
 
@@ -72,22 +71,26 @@ class TrafficPlan:
             "output_cap": self.output_cap,
             "options": dict(target.options),
             "loads": {
-                name: {
-                    "requests": len(load),
-                    "last_at_s": load[-1].at_s,
-                    "output_tokens": sum(a.output_len for a in load),
-                }
-                for name, load in self.loads.items()
+                name: [
+                    {
+                        "requests": len(part),
+                        "last_at_s": part[-1].at_s,
+                        "output_tokens": sum(one.output_len for one in part),
+                    }
+                    for part in parts
+                ]
+                for name, parts in self.loads.items()
             },
         }
 
     def visits(self) -> list[tuple[int, str, str]]:
         """Return all runs in their order: rounds, in them loads, in each all methods.
 
+        A round serves one part of the requests, so that what drifts on the host meets all methods alike.
         Every load of every round begins with another method, so that none always comes first.
         """
         found = []
-        for round_ in range(self.rounds):
+        for round_ in range(max(map(len, self.loads.values()))):
             for place, load in enumerate(self.loads):
                 turn = (round_ + place) % len(self.methods)
                 turned = (*self.methods[turn:], *self.methods[:turn])
@@ -167,7 +170,7 @@ class Traffic:
                 tell(f"{get_method(spec).name} at {name}, round {round_ + 1}", left_s)
                 load.start()
                 began = time.monotonic()
-                served = engines[spec].serve(get_method(spec), self.plan.loads[name])
+                served = engines[spec].serve(get_method(spec), self.plan.loads[name][round_])
                 self.journal.add(self._line(round_, name, spec, served, load, time.monotonic() - began))
                 self.write()
         return self.write()
@@ -186,13 +189,13 @@ class Traffic:
         return [line for line in self.journal.points if "requests" in line]
 
     def _first(self, n: int) -> list[Arrival]:
-        some = next(iter(self.plan.loads.values()))[:n]
+        some = next(iter(self.plan.loads.values()))[0][:n]
         return [Arrival(one.id, 0.0, one.prompt, one.output_len) for one in some]
 
     def _expected_s(self, visit: tuple[int, str, str]) -> float:
         """Return what the run took in another round, or under another method; else its last arrival."""
         took = [line["took_s"] for line in self._runs() if line["load"] == visit[1]]
-        return float(np.median(took)) if took else self.plan.loads[visit[1]][-1].at_s
+        return float(np.median(took)) if took else self.plan.loads[visit[1]][visit[0]][-1].at_s
 
     def _line(
         self, round_: int, load: str, spec: str, served: ServedRequests, others: OtherLoad, took_s: float

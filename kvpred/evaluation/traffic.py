@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from math import exp, sqrt
 
 import numpy as np
@@ -22,12 +22,12 @@ _BLOCK = 10
 
 @dataclass(frozen=True, slots=True)
 class TrafficSummary:
-    """One run in numbers.
+    """Requests in numbers.
 
     Parameters
     ----------
     run, method : str
-        ``<load>/<round>``, and the full method string.
+        ``<load>/<round>``, or the load where all rounds stand together; and the full method string.
     requests, output_tokens : int
     ttft_mean_s, ttft_p99_s, tpot_mean_s : float
         `tpot_mean_s` is NaN if every answer has one token.
@@ -64,7 +64,7 @@ METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class TrafficCell:
-    """A run beside its simulation.
+    """All rounds of a load under a method, beside their simulation.
 
     Parameters
     ----------
@@ -194,13 +194,37 @@ def judge_traffic(measured: Runs, simulated: Runs, *, seed: int = 0) -> TrafficR
         Of the bootstrap.
     """
     rng = np.random.default_rng(seed)
-    cells = tuple(_cell(key, measured[key], simulated[key], rng) for key in measured)
+    whole, said = joined(measured), joined(simulated)
+    cells = tuple(_cell(key, whole[key], said[key], rng) for key in whole)
     cheaper = [
         _cheaper(run, method, measured, simulated, rng)
         for run, method in measured
         if method != BASELINE and (run, BASELINE) in measured
     ]
     return TrafficReport(cells, _pooled([cell for cell in cheaper if cell is not None]))
+
+
+def joined(runs: Runs) -> dict[tuple[str, str], ServedRequests]:
+    """Return the parts of each load and method as one run, one after another, by load and method."""
+    parts: dict[tuple[str, str], list[ServedRequests]] = {}
+    for (run, method), served in runs.items():
+        parts.setdefault((run.partition("/")[0], method), []).append(served)
+    return {key: _one_after_another(own) for key, own in parts.items()}
+
+
+def _one_after_another(parts: Sequence[ServedRequests]) -> ServedRequests:
+    begins = np.concatenate([[0.0], np.cumsum([part.makespan_s for part in parts[:-1]])])
+    begins -= np.array([part.arrived_at_s.min() for part in parts])
+    times = ("arrived_at_s", "first_token_at_s", "completed_at_s")
+    later = [
+        replace(part, **{name: getattr(part, name) + begin for name in times})
+        for part, begin in zip(parts, begins.tolist(), strict=True)
+    ]
+    columns = [field.name for field in fields(ServedRequests) if field.name != "ids"]
+    return ServedRequests(
+        ids=tuple(name for part in parts for name in part.ids),
+        **{name: np.concatenate([getattr(part, name) for part in later]) for name in columns},
+    )
 
 
 def _cell(

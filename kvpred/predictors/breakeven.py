@@ -26,6 +26,7 @@ from kvpred.predictors.breakeven_map import (
     Grid,
     Map,
 )
+from kvpred.predictors.cost import check_price
 from kvpred.predictors.crossval import check_level
 from kvpred.predictors.greybox import Array
 from kvpred.predictors.length.outputs import REFERENCE, OutputShift, output_shift
@@ -86,8 +87,8 @@ def break_even(
     compared = [one for one in map(get_method, methods) if one.spec != BASELINE]
     if not compared:
         raise UsageError(f"methods are held against {BASELINE}: name another one")
-    if price_per_hour is not None and not 0 <= price_per_hour < np.inf:
-        raise UsageError(f"a price of {price_per_hour} dollars per hour: give a number of at least 0")
+    if price_per_hour is not None:
+        check_price(price_per_hour)
     place, runner = Place(get_model(model), get_device(device), tp), get_engine_spec(engine)
 
     def largest(method: Method, output_len: IntArray) -> IntArray:

@@ -10,8 +10,8 @@ import numpy as np
 from kvpred.data.limits import Limit, shown_s
 from kvpred.hardware import EngineSpec
 from kvpred.methods import Method
+from kvpred.predictors.batches import Batches, BatchTimes, batch_times, largest_batch
 from kvpred.predictors.length.outputs import OutputShift
-from kvpred.predictors.mixes import BatchTimes, Mix, batch_times, largest_batch
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import Place
 from kvpred.predictors.steps import Query, coverage
@@ -148,7 +148,7 @@ def consider(
     place: Place,
     engine: EngineSpec,
     *,
-    mix: Mix,
+    drawn: Batches,
     shift: OutputShift,
     terms: Terms,
 ) -> Candidate:
@@ -163,7 +163,7 @@ def consider(
     method : Method
     place : Place
     engine : EngineSpec
-    mix : Mix
+    drawn : Batches
         Requests with the lengths of fp16's answers, in batches of `terms.bsz_max`.
     shift : OutputShift
     terms : Terms
@@ -173,12 +173,12 @@ def consider(
     NotCoveredError
         If the place lacks a number that the scaling needs.
     """
-    own = mix.scaled(shift.multiplier)
+    own = drawn.scaled(shift.multiplier)
     fitting = largest_batch(
         method,
         place,
         engine,
-        mix=own,
+        drawn=own,
         weight_bits=terms.weight_bits,
         memory_utilization=terms.memory_utilization,
     )
@@ -192,7 +192,7 @@ def consider(
         )
 
     def trying(bsz: int) -> Batch:
-        return _batch(predictor, method, place, engine.name, batches=own.batches(bsz), terms=terms)
+        return _batch(predictor, method, place, engine.name, batches=own.of_size(bsz), terms=terms)
 
     batches = _tried(trying, fitting, terms.limits)
     meeting = [batch for batch in batches if batch.meets(terms.limits)]
@@ -232,7 +232,7 @@ def _tried(trying: Callable[[int], Batch], largest: int, limits: Sequence[Limit]
 
 
 def _batch(
-    predictor: Predictor, method: Method, place: Place, engine: str, *, batches: Mix, terms: Terms
+    predictor: Predictor, method: Method, place: Place, engine: str, *, batches: Batches, terms: Terms
 ) -> Batch:
     times = batch_times(predictor, method, place, engine, batches=batches, level=ERROR_LEVEL)
     usd = terms.price_per_hour * place.tp / 3600 * times.device_s

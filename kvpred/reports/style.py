@@ -10,6 +10,8 @@ from kvpred.methods import get_method
 # Okabe and Ito, "Color Universal Design" (2008): told apart with every common colour vision.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+# The darkest of Tol's muted scheme (SRON/EPS/TN/09-002, 2021), for the method beyond these eight.
+WINE = "#882255"
 GREY = "#8C8C8C"
 
 _METHODS = {
@@ -21,7 +23,7 @@ _METHODS = {
     "snapkv": (VERMILION, "star"),
     "turboquant": (PURPLE, "cross"),
     "kv-int8": (YELLOW, "pentagon"),
-    "kv-int4": (YELLOW, "x"),
+    "kv-int4": (WINE, "x"),
     "kv-fp8": (GREY, "hexagon"),
 }
 _OTHERS = ((VERMILION, "hourglass"), (PURPLE, "bowtie"), (SKY, "star-diamond"), (GREY, "asterisk-open"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kvpred.data.requests import ServedRequests
-from kvpred.evaluation.traffic import METRICS, JudgedTraffic, TrafficReport, TrafficSummary
+from kvpred.evaluation.traffic import METRICS, JudgedTraffic, TrafficReport, TrafficSummary, joined
 from kvpred.reports.axes import log_axis, panels
 from kvpred.reports.figures import Figure
 from kvpred.reports.folder import Written, write_report
@@ -144,11 +144,11 @@ def write_traffic(judged: JudgedTraffic, folder: Path) -> Written:
 
 
 def _distributions(judged: JudgedTraffic) -> tuple[Figure, Sheet]:
-    measured = judged.measured
+    measured, simulated = joined(judged.measured), joined(judged.simulated)
     rows = [
         (run, method, kind, float(share), float(latency))
         for run, method in measured
-        for kind, runs in (("measured", measured), ("simulated", judged.simulated))
+        for kind, runs in (("measured", measured), ("simulated", simulated))
         for share, latency in zip(_SHARES, _quantiles(runs[run, method]), strict=True)
     ]
     columns = [_RUN, _METHOD, Column("kind", "Kind"), Column("share", "Share", percent)]

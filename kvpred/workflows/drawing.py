@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import kvpred
 from kvpred.data.chat_files import read_conversations
 from kvpred.data.serving_sample import ServingRequest, sample_requests
 from kvpred.data.tokenizers import get_counter
 from kvpred.data.traces import Counts, Trace
 from kvpred.errors import DataError
+from kvpred.predictors.length import bundle
 
 LENGTHS = ("file", "predicted", "predicted-mean")
 
@@ -82,25 +84,13 @@ def draw_requests(
 
 def _predicted(found: Sequence[ServingRequest], *, drawn: bool, seed: int) -> Counts:
     """Return a length for each answer: drawn from its predicted distribution, or the mean."""
-    import kvpred
-
-    estimates = kvpred.predict_length(
-        [[{"role": m.role, "content": m.content} for m in one.messages] for one in found]
-    )
+    predicted = bundle.load(kvpred.PACKAGED_LENGTHS).distributions([one.messages for one in found])
     if not drawn:
-        return _whole(np.array([estimate.mean_tokens for estimate in estimates]))
+        return _whole(predicted.mean)
     shares = np.random.default_rng(seed).random(len(found))
-    tokens = [_at_share(one.quantiles, share) for one, share in zip(estimates, shares.tolist(), strict=True)]
-    return _whole(np.array(tokens))
+    return _whole(predicted.at_share(shares[:, None])[:, 0])
 
 
 def _whole(tokens: NDArray[np.float64]) -> Counts:
     whole: Counts = np.maximum(np.rint(tokens), 1).astype(np.int64)
     return whole
-
-
-def _at_share(quantiles: Mapping[float, float], share: float) -> float:
-    """Return a length's quantile: linear between the known ones, as `LengthDistributions.share_below`."""
-    levels, known = list(quantiles), list(quantiles.values())
-    ends = [0.0, *known, 2 * known[-1] - known[-2] + 1]
-    return float(np.interp(share, [0.0, *levels, 1.0], ends))

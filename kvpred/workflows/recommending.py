@@ -14,12 +14,12 @@ from kvpred.evaluation.recommendation import Recommendation, unknown_quality, wi
 from kvpred.hardware import get_device, get_engine_spec
 from kvpred.methods import BASELINE, get_method
 from kvpred.models import get_model
+from kvpred.predictors.batches import Batches
 from kvpred.predictors.cheapest import rank
 from kvpred.predictors.cost import check_price
 from kvpred.predictors.crossval import check_level
 from kvpred.predictors.estimate import DEFAULT_DEVICE, DEFAULT_ENGINE, DEFAULT_MODEL, predict
 from kvpred.predictors.length.outputs import REFERENCE, output_shift
-from kvpred.predictors.mixes import Mix
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.recommend import Candidate, Terms, consider
 from kvpred.predictors.scaling import Place
@@ -83,13 +83,13 @@ def recommend(asked: Asked, terms: Terms, *, predictor: Predictor) -> Recommenda
     methods = {method.spec: method for method in map(get_method, asked.methods)}
     workload = build_workload(asked.workload, context_tokens=place.model.max_position, timed=False)
     trace = workload.trace
-    mix = Mix.draw(trace.prompt_tokens, trace.output_tokens, bsz_max=terms.bsz_max, seed=terms.seed)
+    drawn = Batches.draw(trace.prompt_tokens, trace.output_tokens, bsz_max=terms.bsz_max, seed=terms.seed)
     runs = read_quality()
     quality = {spec: quality_of(method, runs) for spec, method in methods.items()}
     found = []
     for spec, method in methods.items():
         shift = output_shift(method, place.model.name) if asked.shifted else REFERENCE
-        tried = consider(predictor, method, place, engine, mix=mix, shift=shift, terms=terms)
+        tried = consider(predictor, method, place, engine, drawn=drawn, shift=shift, terms=terms)
         found.append(within_quality(tried, quality[spec], asked.max_quality_loss))
     candidates = rank(found, predictor=predictor, place=place, engine=engine.name, terms=terms)
     notes = [*workload.notes, *_notes(asked, terms, quality=unknown_quality(quality))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from kvpred.data.journal import Progress, discard
 from kvpred.data.requests import ServedRequests
 from kvpred.data.serving_sample import MAX_TOTAL_TOKENS
 from kvpred.data.sites import RunSite
+from kvpred.data.traces import Counts, Trace
 from kvpred.engines.base import Arrival
 from kvpred.engines.traffic import FILES, Traffic, TrafficPlan
 from kvpred.errors import UsageError
@@ -29,7 +30,8 @@ class TrafficRequest:
     Parameters
     ----------
     measure : MeasureRequest
-        Engine, methods, model, weights, rounds and options; the sites of its methods are not used.
+        Engine, methods, model, weights and options; the sites of its methods are not used. Its rounds serve a
+        part of the requests each.
     workload : WorkloadRequest
         With conversations, whose texts are the prompts; its rate is not used.
     qps : sequence of float
@@ -107,19 +109,34 @@ def _plan(request: TrafficRequest) -> TrafficPlan:
             context_tokens=measured.target.model.max_position,
         )
         trace = workload.trace
-        times = np.zeros(len(trace)) if at_once else trace.arrived_at_s
-        outputs = np.minimum(trace.output_tokens, request.output_cap)
-        loads[AT_ONCE if at_once else f"{qps:g}-qps"] = tuple(
-            Arrival(name, at_s, workload.prompts[name], output)
-            for name, at_s, output in zip(trace.ids, times.tolist(), outputs.tolist(), strict=True)
-        )
+        if len(trace) < measured.repeats:
+            raise UsageError(
+                f"{len(trace)} requests cannot be served in {measured.repeats} parts (--repeats)"
+            )
+        rows = np.array_split(np.arange(len(trace)), measured.repeats)
+        loads[AT_ONCE if at_once else f"{qps:g}-qps"] = [
+            _part(request, trace, workload.prompts, part, at_once=at_once) for part in rows
+        ]
     return TrafficPlan(
         engine=measured.engine,
         target=measured.target,
         methods=tuple(measured.sites),
         loads=loads,
         output_cap=request.output_cap,
-        rounds=measured.repeats,
         device=measured.device,
         host=measured.host,
+    )
+
+
+def _part(
+    request: TrafficRequest, trace: Trace, prompts: Mapping[str, str], rows: Counts, *, at_once: bool
+) -> tuple[Arrival, ...]:
+    """Return some of a trace's requests, the first of which comes at 0."""
+    came = trace.arrived_at_s[rows] - trace.arrived_at_s[rows[0]]
+    times = np.zeros(len(rows)) if at_once else came
+    outputs = np.minimum(trace.output_tokens[rows], request.output_cap)
+    names = [trace.ids[row] for row in rows.tolist()]
+    return tuple(
+        Arrival(name, at_s, prompts[name], output)
+        for name, at_s, output in zip(names, times.tolist(), outputs.tolist(), strict=True)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,11 @@ def test_json_says_what_binds_and_what_the_traffic_takes(cli: Cli) -> None:
         fewest, most = row["interval"]["replicas"]
         assert fewest <= row["replicas"] <= most
     assert [row["output_multiplier_basis"] for row in done.objects] == ["measured", "measured"]
-    assert "6 of 6 searches done" in done.err
+    assert "capacity: 2 of 2 searched" in done.err
+    assert "with slower and faster steps: 4 of 4 searched" in done.err
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer_whoever_works(cli: Cli) -> None:
     request = ("capacity", *LIMITS, "--method", "fp16", *SMALL[:4], "--format", "csv")
     alone, others = cli(*request, "--workers", 1), cli(*request, "--workers", 2)
@@ -45,11 +48,13 @@ def test_the_same_seed_gives_the_same_answer_whoever_works(cli: Cli) -> None:
 
 
 def test_table_and_notes(cli: Cli) -> None:
-    done = cli("capacity", *LIMITS, "--method", "fp16,h2o", *SMALL, "--no-shift")
+    paid = ("--traffic-qps", 40, "--price-per-hour", 0.8)
+    done = cli("capacity", *LIMITS, "--method", "fp16,h2o", *SMALL, *paid, "--no-shift")
     assert done.code == 0, done.err
     assert "serves most" in done.out and "Bound by" in done.out
+    assert "Replicas" in done.out and "$/h" in done.out and "$/M tokens" in done.out
     assert "as long as fp16's" in done.out
-    assert "to 24 %" in done.out
+    assert "0.05 s per second" in done.out
 
 
 def test_a_trace_keeps_its_pattern_at_every_rate(cli: Cli, tmp_path: Path) -> None:
@@ -124,3 +129,10 @@ def test_all_requests_at_once_are_no_rate(cli: Cli, tmp_path: Path) -> None:
     done = cli("capacity", *LIMITS, "--trace", path, "--workers", 1)
     assert done.code == 2
     assert "come at once" in done.err
+
+
+def test_without_vidur_one_line_says_what_to_install(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vidur", None)
+    done = cli("capacity", *LIMITS, *SMALL)
+    assert done.code == 1
+    assert done.err == "kvpred: vidur is not installed: pip install 'kvpred[vidur]' brings it.\n"

@@ -24,6 +24,11 @@ def test_poisson_gaps_are_exponential_without_truncation() -> None:
     assert (gaps > 3).mean() == pytest.approx(np.exp(-3), rel=0.05)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rate_is_kept_however_few_there_are(kind: str) -> None:
+    assert arrivals(kind, 30, qps=2.0, cv=2.0)[-1] == pytest.approx(29 / 2.0)
+
+
 @given(kind=st.sampled_from(KINDS), n=st.integers(1, 50), qps=st.floats(0.01, 100), seed=st.integers(0, 99))
 def test_another_rate_is_the_same_draw_stretched(kind: str, n: int, qps: float, seed: int) -> None:
     there = arrivals(kind, n, qps=qps, cv=2.0, seed=seed)

@@ -31,8 +31,8 @@ AT_ONCE = tuple(replace(one, at_s=0.0) for one in ARRIVALS)
 @pytest.fixture(scope="module")
 def plan(smollm2: Path) -> TrafficPlan:
     target = Target(get_model("smollm2-135m"), smollm2, max_tokens=2400, max_bsz=2, max_seq_len=1200)
-    loads = {"10-qps": ARRIVALS, "at-once": AT_ONCE}
-    return TrafficPlan(OpenVINO, target, ("fp16", "kv-int8"), loads, 128, 1, "host-cpu", "a processor")
+    loads = {"10-qps": [ARRIVALS], "at-once": [AT_ONCE]}
+    return TrafficPlan(OpenVINO, target, ("fp16", "kv-int8"), loads, 128, "host-cpu", "a processor")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,14 @@ def test_every_request_is_answered_as_long_as_asked(folder: Path) -> None:
     # The first request's prompt is one sentence, and each further one has three more.
     per_sentence = (served.prompt_tokens[1:] - served.prompt_tokens[:-1]) / 3
     assert per_sentence == pytest.approx(served.prompt_tokens[0], abs=1.5)
+
+
+def test_every_round_serves_a_part_and_begins_with_another_method(plan: TrafficPlan) -> None:
+    halves = replace(plan, loads={name: [parts[0][:2], parts[0][2:]] for name, parts in plan.loads.items()})
+    assert halves.visits() == [
+        (0, "10-qps", "fp16"), (0, "10-qps", "kv-int8"), (0, "at-once", "kv-int8"), (0, "at-once", "fp16"),
+        (1, "10-qps", "kv-int8"), (1, "10-qps", "fp16"), (1, "at-once", "fp16"), (1, "at-once", "kv-int8"),
+    ]  # fmt: skip
 
 
 def test_the_manifest_says_how_it_was_served_and_holds_no_text(folder: Path) -> None:
@@ -83,8 +91,8 @@ def test_a_run_that_was_torn_off_is_served_again(plan: TrafficPlan, folder: Path
 
 
 def test_another_load_is_not_mixed_in(plan: TrafficPlan, folder: Path) -> None:
-    other = replace(plan, loads={"10-qps": ARRIVALS[:3], "at-once": AT_ONCE})
-    with pytest.raises(UsageError, match=r"loads\.10-qps\.requests was 4, now 3"):
+    other = replace(plan, loads={"10-qps": [ARRIVALS[:3]], "at-once": [AT_ONCE]})
+    with pytest.raises(UsageError, match=r"loads\.10-qps was .*4.*, now .*3"):
         Traffic(other, folder)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kvpred.data.requests import ServedRequests
-from kvpred.evaluation.traffic import METRICS, judge_traffic, summarise
+from kvpred.evaluation.traffic import METRICS, joined, judge_traffic, summarise
 
 N = 200
 
@@ -73,6 +73,19 @@ def test_rounds_that_disagree_leave_a_method_untold() -> None:
     (cell,) = judge_traffic(measured, measured).cheaper
     assert (cell.load, cell.told_apart) == ("load", False)
     assert cell.low < cell.measured < cell.high
+
+
+def test_parts_stand_together_one_after_another() -> None:
+    first, second = served(), served(seed=1)
+    whole = joined({("load/1", "fp16"): first, ("load/2", "fp16"): second})["load", "fp16"]
+
+    assert whole.ids == first.ids + second.ids
+    assert whole.makespan_s == pytest.approx(first.makespan_s + second.makespan_s)
+    np.testing.assert_allclose(whole.e2e_s, np.concatenate([first.e2e_s, second.e2e_s]))
+    np.testing.assert_allclose(whole.ttft_s, np.concatenate([first.ttft_s, second.ttft_s]))
+    assert whole.arrived_at_s[N:].min() == pytest.approx(
+        first.completed_at_s.max() - first.arrived_at_s.min()
+    )
 
 
 def test_unknown_shares_of_steps_leave_costs_out() -> None:

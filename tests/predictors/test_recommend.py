@@ -13,21 +13,28 @@ import kvpred
 from kvpred.data.limits import Limit, parse_limits
 from kvpred.hardware import get_engine_spec
 from kvpred.methods import get_method
+from kvpred.predictors.batches import Batches
 from kvpred.predictors.cheapest import rank
 from kvpred.predictors.length.outputs import REFERENCE, OutputShift
-from kvpred.predictors.mixes import Mix
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.recommend import Candidate, Terms, consider
 
 LMDEPLOY = get_engine_spec("lmdeploy")
 TERMS = Terms(parse_limits("ttft-p99=4s,tpot-p99=60ms"), price_per_hour=0.8)
-MIX = Mix.draw(np.array([1024]), np.array([256]), bsz_max=256, seed=0)
+DRAWN = Batches.draw(np.array([1024]), np.array([256]), bsz_max=256, seed=0)
 
 
 def tried(
-    packaged: Predictor, method: str, terms: Terms = TERMS, *, mix: Mix = MIX, shift: OutputShift = REFERENCE
+    packaged: Predictor,
+    method: str,
+    terms: Terms = TERMS,
+    *,
+    drawn: Batches = DRAWN,
+    shift: OutputShift = REFERENCE,
 ) -> Candidate:
-    return consider(packaged, get_method(method), packaged.place, LMDEPLOY, mix=mix, shift=shift, terms=terms)
+    return consider(
+        packaged, get_method(method), packaged.place, LMDEPLOY, drawn=drawn, shift=shift, terms=terms
+    )
 
 
 def ranked(packaged: Predictor, candidates: list[Candidate], terms: Terms = TERMS) -> list[Candidate]:
@@ -92,7 +99,7 @@ def test_what_is_missed_is_named_with_the_best_that_was_reached(packaged: Predic
 
 def test_what_does_not_fit_is_told_in_tokens(packaged: Predictor) -> None:
     small = replace(packaged.place, device=replace(packaged.place.device, memory_bytes=15 * 2**30))
-    found = consider(packaged, get_method("fp16"), small, LMDEPLOY, mix=MIX, shift=REFERENCE, terms=TERMS)
+    found = consider(packaged, get_method("fp16"), small, LMDEPLOY, drawn=DRAWN, shift=REFERENCE, terms=TERMS)
     assert (found.best, found.max_bsz, found.batches) == (None, 0, ())
     assert found.rejected == "does not fit in memory: 1,024 tokens of prompt and 256 of answer alone"
 

@@ -107,6 +107,25 @@ class LengthDistributions:
         ends = self._ends()
         return np.array([np.interp(n, row, _ALL_LEVELS) for n, row in zip(tokens, ends, strict=True)])
 
+    def at_share(self, shares: Floats) -> Floats:
+        """Return the lengths that given shares of each answer's distribution stay below.
+
+        The inverse of `share_below`.
+
+        Parameters
+        ----------
+        shares : array, shape (k,) or (n, k)
+            From 0 to 1.
+
+        Returns
+        -------
+        array, shape (n, k)
+        """
+        each = np.broadcast_to(shares, (len(self), np.shape(shares)[-1]))
+        return np.array(
+            [np.interp(own, _ALL_LEVELS, row) for own, row in zip(each, self._ends(), strict=True)]
+        )
+
     def mean_up_to(self, cap: int) -> Floats:
         """Return each answer's mean length if it ends after `cap` tokens at the latest, shape (n,)."""
         tokens = np.arange(cap) + 0.5

@@ -17,7 +17,7 @@ from kvpred import data
 from kvpred.errors import NotCoveredError, UsageError
 from kvpred.methods import BASELINE, Method, get_method
 from kvpred.methods.quantities import MAX_TOKENS, whole
-from kvpred.predictors.length.base import LEVELS, LengthDistributions
+from kvpred.predictors.length.base import LengthDistributions
 from kvpred.predictors.length.published import published_shifts
 from kvpred.predictors.length.shift import LengthShift, read_shifts, shift_for
 
@@ -140,10 +140,7 @@ class OutputLengths:
             Of each conversation.
         """
         shares = (np.arange(_POINTS) + 0.5) / _POINTS
-        outer = 2 * found.quantiles[:, -1] - found.quantiles[:, -2] + 1
-        ends = np.column_stack([np.zeros(len(found)), found.quantiles, outer])
-        levels = np.concatenate([[0.0], LEVELS, [1.0]])
-        points = np.array([np.interp(shares, levels, row) for row in ends])
+        points = found.at_share(shares)
         prompts = None if prompt_tokens is None else np.repeat(np.asarray(prompt_tokens), _POINTS)
         return cls.of(np.maximum(np.rint(points), 1).astype(np.int64), source, prompt_tokens=prompts)
 

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 import kvpred
 from kvpred.hardware import get_engine_spec
 from kvpred.methods import get_method, list_methods
+from kvpred.predictors.batches import N_BATCHES, Batches, batch_times, largest_batch
 from kvpred.predictors.clock import clock_for
-from kvpred.predictors.mixes import N_BATCHES, Mix, batch_times, largest_batch
 from kvpred.predictors.predictor import Predictor
 
 LMDEPLOY = get_engine_spec("lmdeploy")
 METHODS = [method.name for method in list_methods()]
 
 
-def alike(prompt: int, output: int, bsz: int) -> Mix:
-    return Mix.draw(np.array([prompt]), np.array([output]), bsz_max=bsz, seed=0)
+def alike(prompt: int, output: int, bsz: int) -> Batches:
+    return Batches.draw(np.array([prompt]), np.array([output]), bsz_max=bsz, seed=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -45,7 +45,7 @@ def test_alike_requests_are_what_predict_says(packaged: Predictor, method: str) 
 def test_unlike_prompts_take_what_the_clock_says(packaged: Predictor, method: str) -> None:
     prompts, outputs = np.array([[100, 700, 2500, 4000]]), np.array([[10, 50, 100, 300]])
     found = batch_times(
-        packaged, get_method(method), packaged.place, "lmdeploy", batches=Mix(prompts, outputs), level=0.9
+        packaged, get_method(method), packaged.place, "lmdeploy", batches=Batches(prompts, outputs), level=0.9
     )
     clock = clock_for(packaged, get_method(method), packaged.place, "lmdeploy")
     together = clock.step_s(prefills=[(0, prompt) for prompt in prompts[0].tolist()])
@@ -54,19 +54,19 @@ def test_unlike_prompts_take_what_the_clock_says(packaged: Predictor, method: st
 
 
 def test_batches_are_drawn_once_for_all_sizes() -> None:
-    mix = Mix.draw(np.arange(1, 50), np.arange(1, 50), bsz_max=8, seed=1)
-    assert mix.prompts.shape == (N_BATCHES, 8)
-    assert (mix.prompts == mix.outputs).all()
-    assert mix.batches(3).prompts.tolist() == mix.prompts[:, :3].tolist()
-    assert mix.longest == (49, 49)
-    assert mix.scaled(0.01).outputs.min() == 1
+    drawn = Batches.draw(np.arange(1, 50), np.arange(1, 50), bsz_max=8, seed=1)
+    assert drawn.prompts.shape == (N_BATCHES, 8)
+    assert (drawn.prompts == drawn.outputs).all()
+    assert drawn.of_size(3).prompts.tolist() == drawn.prompts[:, :3].tolist()
+    assert drawn.longest == (49, 49)
+    assert drawn.scaled(0.01).outputs.min() == 1
     assert alike(5, 7, 3).prompts.shape == (1, 3)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_as_many_alike_requests_fit_as_the_memory_model_says(packaged: Predictor, method: str) -> None:
     expected = kvpred.predict(method=method, bsz=1, prompt_len=1500, output_len=200).max_bsz
-    found = largest_batch(get_method(method), packaged.place, LMDEPLOY, mix=alike(1500, 200, 256))
+    found = largest_batch(get_method(method), packaged.place, LMDEPLOY, drawn=alike(1500, 200, 256))
     assert found == min(expected, 256)
 
 
@@ -79,15 +79,17 @@ def test_as_many_alike_requests_fit_as_the_memory_model_says(packaged: Predictor
 def test_more_memory_never_shrinks_the_batch(
     packaged: Predictor, prompts: list[int], gib: int, more: int
 ) -> None:
-    mix = Mix.draw(np.array(prompts), np.full(len(prompts), 50), bsz_max=64, seed=0)
+    drawn = Batches.draw(np.array(prompts), np.full(len(prompts), 50), bsz_max=64, seed=0)
 
     def most(memory_gib: int) -> int:
         device = replace(packaged.place.device, memory_bytes=memory_gib * 2**30)
-        return largest_batch(get_method("kivi"), replace(packaged.place, device=device), LMDEPLOY, mix=mix)
+        return largest_batch(
+            get_method("kivi"), replace(packaged.place, device=device), LMDEPLOY, drawn=drawn
+        )
 
     assert most(gib) <= most(gib + more)
 
 
 def test_a_request_that_never_fits_leaves_no_batch(packaged: Predictor) -> None:
-    mix = Mix.draw(np.array([100, 900_000]), np.array([5, 5]), bsz_max=4, seed=0)
-    assert largest_batch(get_method("fp16"), packaged.place, LMDEPLOY, mix=mix) == 0
+    drawn = Batches.draw(np.array([100, 900_000]), np.array([5, 5]), bsz_max=4, seed=0)
+    assert largest_batch(get_method("fp16"), packaged.place, LMDEPLOY, drawn=drawn) == 0

@@ -1,4 +1,4 @@
-"""Batches of requests of unlike lengths, drawn from a mix: how long they take, and how many fit."""
+"""Batches of requests of unlike lengths, drawn from a drawn: how long they take, and how many fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ERROR_POINTS, _MOST_ERROR_POINTS = 201, 2001
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mix:
+class Batches:
     """Batches drawn from requests: their lengths in tokens, shape (n_batches, bsz_max).
 
     The first b of a row are a batch of b: batch sizes and methods compare on the same requests.
@@ -45,7 +45,7 @@ class Mix:
     outputs: Counts
 
     @classmethod
-    def draw(cls, prompts: Counts, outputs: Counts, *, bsz_max: int, seed: int) -> Mix:
+    def draw(cls, prompts: Counts, outputs: Counts, *, bsz_max: int, seed: int) -> Batches:
         """Draw batches, each request as likely as any other; one batch where all are alike."""
         alike = len(np.unique(prompts)) == 1 and len(np.unique(outputs)) == 1
         shape = (1 if alike else N_BATCHES, bsz_max)
@@ -58,13 +58,13 @@ class Mix:
         row = int(np.argmax(self.prompts + self.outputs))
         return int(self.prompts.flat[row]), int(self.outputs.flat[row])
 
-    def scaled(self, multiplier: float) -> Mix:
+    def scaled(self, multiplier: float) -> Batches:
         """Return the same requests with answers so many times as long."""
-        return Mix(self.prompts, scaled(self.outputs, multiplier))
+        return Batches(self.prompts, scaled(self.outputs, multiplier))
 
-    def batches(self, bsz: int) -> Mix:
+    def of_size(self, bsz: int) -> Batches:
         """Return the batches of one size."""
-        return Mix(self.prompts[:, :bsz], self.outputs[:, :bsz])
+        return Batches(self.prompts[:, :bsz], self.outputs[:, :bsz])
 
 
 def scaled(tokens: Counts, multiplier: float) -> Counts:
@@ -143,7 +143,7 @@ def _at(times: StepTimes, normal: Array, level: float) -> Array:
 
 
 def batch_times(
-    predictor: Predictor, method: Method, place: Place, engine: str, *, batches: Mix, level: float
+    predictor: Predictor, method: Method, place: Place, engine: str, *, batches: Batches, level: float
 ) -> BatchTimes:
     """Predict batches of unlike requests.
 
@@ -180,7 +180,7 @@ def largest_batch(
     place: Place,
     engine: EngineSpec,
     *,
-    mix: Mix,
+    drawn: Batches,
     weight_bits: int = 16,
     memory_utilization: float = 0.9,
 ) -> int:
@@ -199,8 +199,8 @@ def largest_batch(
         method,
         place.device,
         bsz=1,
-        prompt_len=mix.prompts,
-        output_len=mix.outputs,
+        prompt_len=drawn.prompts,
+        output_len=drawn.outputs,
         tp=place.tp,
         weight_bits=weight_bits,
         block_tokens=engine.block_tokens,
