@@ -65,12 +65,12 @@ images: .venv/.dev ## Draw docs/images/ anew (needs Chrome or Chromium)
 	$(BIN)/kvpred validate --report build/accuracy >/dev/null
 	mkdir -p docs/images
 	cp build/accuracy/predicted_measured.png build/accuracy/few_shot.png docs/images/
-	$(BIN)/kvpred report throughput --runs data/measured/engines --output build/engines >/dev/null
+	$(BIN)/kvpred report throughput $(patsubst %,--runs %,$(wildcard data/measured/engines/*)) --output build/engines >/dev/null
 	cp build/engines/engines.png docs/images/
 	$(BIN)/kvpred shift --lengths data/measured/lengths --report build/shift >/dev/null
 	cp build/shift/multiplier_lengths.png docs/images/length_shift.png
 	$(BIN)/kvpred breakeven --report build/breakeven >/dev/null
-	cp build/breakeven/equal_decode.png docs/images/breakeven.png
+	cp build/breakeven/decode_equal.png docs/images/breakeven.png
 
 bench: .venv/.smollm2 ## Time a cold start, a million predictions and lengths, the error of a transfer, kill measurements
 	$(BIN)/python benchmarks/cold_start.py
