@@ -22,6 +22,7 @@ from typing import Any
 import typer.main
 
 from kvpred.cli import whole_app
+from kvpred.cli.app import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -60,7 +61,9 @@ def shell(command: str, folder: Path) -> str:
 def commands() -> list[str]:
     """Return every command's name, grouped as in ``kvpred --help``."""
     found = typer.main.get_command(whole_app()).commands  # type: ignore[attr-defined]
-    names = sorted(found, key=lambda name: PANELS.index(found[name].rich_help_panel))
+    # Not in the order in which this process happened to load their files.
+    order = [name for names in COMMANDS.values() for name in names]
+    names = sorted(found, key=lambda name: (PANELS.index(found[name].rich_help_panel), order.index(name)))
     return [full for name in names for full in (name, *(f"{name} {sub}" for sub in _within(found[name])))]
 
 

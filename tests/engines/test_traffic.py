@@ -20,6 +20,8 @@ from kvpred.engines.transformers_paged import TransformersPaged
 from kvpred.errors import DataError, UsageError
 from kvpred.methods import get_method
 from kvpred.models import get_model
+from tests.host_bundle import write_weights
+from tests.tiny import write_model
 
 pytestmark = pytest.mark.slow
 
@@ -105,20 +107,29 @@ def test_a_damaged_line_is_named(plan: TrafficPlan, folder: Path, tmp_path: Path
         Traffic(plan, tmp_path)
 
 
-def test_a_paged_manager_is_fed_over_time(smollm2: Path) -> None:
-    target = Target(get_model("smollm2-135m"), smollm2, max_tokens=2400, max_bsz=2, max_seq_len=1200)
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """A tiny model with random weights and a tokeniser of bytes."""
+    config = write_model(tmp_path_factory.mktemp("model"))
+    model = get_model(str(config))
+    return Target(model, write_weights(config), dtype="float32", max_tokens=600, max_bsz=2, max_seq_len=300)
+
+
+def test_a_paged_manager_is_fed_over_time(tiny: Target) -> None:
     fp16 = get_method("fp16")
-    engine = TransformersPaged(target, [fp16])
+    engine = TransformersPaged(tiny, [fp16])
     try:
         served = engine.serve(fp16, ARRIVALS[:2])
     finally:
         engine.close()
     assert served.output_tokens.tolist() == [3, 4]
+    assert served.prompt_tokens.tolist() == [len(one.prompt) for one in ARRIVALS[:2]]
     assert (served.first_token_at_s > served.arrived_at_s).all()
+    assert (served.completed_at_s >= served.first_token_at_s).all()
 
 
-def test_an_engine_that_serves_batches_alone_says_so(smollm2: Path) -> None:
+def test_an_engine_that_serves_batches_alone_says_so(tiny: Target) -> None:
     fp16 = get_method("fp16")
-    engine = Transformers(Target(get_model("smollm2-135m"), smollm2), [fp16])
+    engine = Transformers(tiny, [fp16])
     with pytest.raises(UsageError, match="transformers cannot be fed over time"):
         engine.serve(fp16, ARRIVALS)
