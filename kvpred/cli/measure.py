@@ -116,8 +116,11 @@ def measure_command(
 
     model, device = measuring.what_and_where(engine, model=model, device=device)
     methods = measuring.methods_of(engine, method)
-    if sum(given is not None for given in (prompt_len, grid, plan)) > 1:
+    ways = (prompt_len, grid, plan)
+    if sum(given is not None for given in ways) > 1:
         raise UsageError("give one of --prompt-len, --grid and --plan")
+    if conversations and ways != (None, None, None):
+        raise UsageError("--conversations say what is served: leave --prompt-len, --grid and --plan out")
     if plan is not None:
         from kvpred.predictors import bundle
 
@@ -156,6 +159,7 @@ def measure_command(
         options=dict(pairs("--option", option or ())),
         seed=seed,
     )
+    budget_s = None if budget is None else seconds("--budget", budget)
     if conversations:
         workload = WorkloadRequest(
             conversations=conversations,
@@ -167,7 +171,7 @@ def measure_command(
         )
         most = max(integers("--bsz", bsz))
         traffic = TrafficRequest(request, workload, rates("--qps", qps), max_bsz=most, output_cap=output_cap)
-        _serve(traffic, output, resume=resume, dry_run=dry_run, form=form)
+        _serve(traffic, output, budget_s=budget_s, resume=resume, dry_run=dry_run, form=form)
         return
     if dry_run:
         left = measuring.left_to_measure(request, output)
@@ -175,7 +179,6 @@ def measure_command(
         note(f"{len(rows)} runs left, about {sum(row['expected_s'] for row in rows) / 60:.0f} minutes")
         emit(rows, form, lambda width: plain_table(rows, list(rows[0]) if rows else (), width=width))
         return
-    budget_s = None if budget is None else seconds("--budget", budget)
     with progress_bar() as progress:
         runs = measuring.measure(request, output, resume=resume, budget_s=budget_s, progress=progress)
     found = served_sites(runs)
@@ -187,7 +190,15 @@ def measure_command(
     emit([asdict(site) for site in found], form, lambda width: served_table(found, width=width))
 
 
-def _serve(request: TrafficRequest, output: Path, *, resume: bool, dry_run: bool, form: Format) -> None:
+def _serve(
+    request: TrafficRequest,
+    output: Path,
+    *,
+    budget_s: float | None,
+    resume: bool,
+    dry_run: bool,
+    form: Format,
+) -> None:
     """Serve requests over time, or list the runs that are left."""
     from kvpred.evaluation.traffic import joined, summarise
     from kvpred.reports.lists import plain_table
@@ -201,7 +212,7 @@ def _serve(request: TrafficRequest, output: Path, *, resume: bool, dry_run: bool
         emit(rows, form, lambda width: plain_table(rows, list(rows[0]) if rows else (), width=width))
         return
     with progress_bar() as progress:
-        found = serving.serve(request, output, resume=resume, progress=progress)
-    note(f"requests under {output}")
+        found = serving.serve(request, output, resume=resume, budget_s=budget_s, progress=progress)
+    note(f"requests under {output}" if found else "nothing served: no run fits the budget")
     sheet = summary_sheet([summarise(*key, served) for key, served in joined(found).items()])
     emit(sheet.records(), form, lambda width: rich_tables([sheet]))

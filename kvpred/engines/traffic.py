@@ -136,9 +136,15 @@ class Traffic:
         return [visit for visit in self.plan.visits() if visit not in done]
 
     def run(
-        self, *, progress: Callable[[Progress], None] = lambda _: None
+        self, *, budget_s: float | None = None, progress: Callable[[Progress], None] = lambda _: None
     ) -> dict[tuple[str, str], ServedRequests]:
         """Make the runs that are left; the tables are written anew after every one.
+
+        Parameters
+        ----------
+        budget_s : float, optional
+            No run starts that is not expected to end within this time.
+        progress : callable
 
         Returns
         -------
@@ -152,6 +158,7 @@ class Traffic:
         """
         for name in FILES:
             remove_drafts(self.output / name)
+        end = math.inf if budget_s is None else time.monotonic() + budget_s
         todo, total = self.todo(), len(self.plan.visits())
         if not todo:
             return self.write()
@@ -166,7 +173,10 @@ class Traffic:
                 engine.serve(get_method(spec), self._first(_WARM_UP))
             load = OtherLoad()
             for i, (round_, name, spec) in enumerate(todo):
-                left_s = sum(self._expected_s(visit) for visit in todo[i:])
+                expected_s = [self._expected_s(visit) for visit in todo[i:]]
+                if time.monotonic() + expected_s[0] > end:
+                    break
+                left_s = min(sum(expected_s), end - time.monotonic())
                 tell(f"{get_method(spec).name} at {name}, round {round_ + 1}", left_s)
                 load.start()
                 began = time.monotonic()

@@ -54,6 +54,7 @@ def serve(
     output: Path,
     *,
     resume: bool = True,
+    budget_s: float | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[tuple[str, str], ServedRequests]:
     """Serve the requests under each method at each rate, or go on where an earlier call ended.
@@ -65,6 +66,8 @@ def serve(
         Folder of the journal, ``requests.csv`` (ids and times, never texts) and ``manifest.json``.
     resume : bool
         If false, what lies there is deleted first.
+    budget_s : float, optional
+        Seconds after which no further run starts.
     progress : callable
 
     Returns
@@ -83,7 +86,7 @@ def serve(
     plan = _plan(request)
     if not resume:
         discard(output, FILES)
-    return Traffic(plan, output).run(progress=progress)
+    return Traffic(plan, output).run(budget_s=budget_s, progress=progress)
 
 
 def runs_left(request: TrafficRequest, output: Path) -> list[tuple[int, str, str]]:

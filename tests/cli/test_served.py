@@ -91,6 +91,8 @@ def test_requests_are_served_simulated_and_compared(
     [
         (("--qps", "fast"), 2, "--qps 'fast'"),
         (("--qps", "0"), 2, "--qps '0'"),
+        (("--plan", "4"), 2, "leave --prompt-len, --grid and --plan out"),
+        (("--budget", "soon"), 2, "--budget 'soon'"),
         (("--repeats", "9"), 2, "6 requests cannot be served in 9 parts"),
         (("--conversations", "nowhere.json"), 3, "nowhere.json"),
         (("--method", "gear"), 2, "openvino does not serve gear"),

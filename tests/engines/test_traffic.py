@@ -92,6 +92,11 @@ def test_a_run_that_was_torn_off_is_served_again(plan: TrafficPlan, folder: Path
     assert json.loads((tmp_path / JOURNAL).read_text().splitlines()[-1])["method"] == "fp16"
 
 
+def test_no_run_starts_that_the_budget_has_no_room_for(plan: TrafficPlan, tmp_path: Path) -> None:
+    assert Traffic(plan, tmp_path).run(budget_s=0.0) == {}
+    assert not (tmp_path / REQUESTS).exists()
+
+
 def test_another_load_is_not_mixed_in(plan: TrafficPlan, folder: Path) -> None:
     other = replace(plan, loads={"10-qps": [ARRIVALS[:3]], "at-once": [AT_ONCE]})
     with pytest.raises(UsageError, match=r"loads\.10-qps was .*4.*, now .*3"):
