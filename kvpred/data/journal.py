@@ -48,12 +48,16 @@ class Journal:
     Raises
     ------
     UsageError
-        If the folder holds the journal of another sweep; the message names the differences.
+        If the folder is a file, or holds the journal of another sweep; the message names the differences.
     DataError
         If the journal is damaged before its last line.
     """
 
     def __init__(self, folder: Path, header: Mapping[str, Any], *, file: str = FILE) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(
+                f"cannot write {folder}: {folder.name} is a file, not a folder; name another --output."
+            )
         self.folder, self._path = folder, folder / file
         self.points: list[dict[str, Any]] = []
         self._header = json.loads(json.dumps(header))

@@ -99,7 +99,7 @@ class Trace:
 
     def scaled_outputs(self, multiplier: float) -> Trace:
         """Return the requests with answers so many times as long, in whole tokens and at least one."""
-        return self.with_outputs(np.maximum(np.rint(self.output_tokens * multiplier), 1))
+        return self.with_outputs(whole_tokens(self.output_tokens * multiplier))
 
     def first(self, n: int) -> Trace:
         """Return the first `n` requests, or all if there are fewer."""
@@ -116,6 +116,12 @@ class Trace:
             self.name,
             ids,
         )
+
+
+def whole_tokens(tokens: ArrayLike) -> Counts:
+    """Return numbers of tokens rounded to whole ones, at least one each."""
+    found: Counts = np.maximum(np.rint(tokens), 1).astype(np.int64)
+    return found
 
 
 def check_qps(qps: float) -> None:
@@ -138,8 +144,9 @@ def read_trace(path: Path | str) -> Trace:
         time is before the one above.
     """
     path = Path(path)
-    if read_text(path).lstrip().startswith("{"):
-        return _read_mooncake(path)
+    text = read_text(path)
+    if text.lstrip().startswith("{"):
+        return _read_mooncake(text, path)
     table = read_table(path)
     for columns, read in ((_AZURE, _stamps_s), (COLUMNS[1:], _own_s)):
         if set(columns) <= set(table.columns):
@@ -206,12 +213,12 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _read_mooncake(path: Path) -> Trace:
+def _read_mooncake(text: str, path: Path) -> Trace:
     lines, rows = [], []
-    for line, text in enumerate(read_text(path).split("\n"), start=1):
-        if text.strip():
+    for line, row_text in enumerate(text.split("\n"), start=1):
+        if row_text.strip():
             lines.append(line)
-            rows.append(_mooncake_row(text, path, line))
+            rows.append(_mooncake_row(row_text, path, line))
     stamps, prompts, outputs = (np.array(values) for values in zip(*rows, strict=True))
     if (early := np.flatnonzero(np.diff(stamps) < 0)).size:
         row = int(early[0]) + 1

@@ -11,6 +11,19 @@ from kvpred.engines.base import Engine, Target
 from kvpred.methods import Method, get_method
 
 
+def what_runs(engine: type[Engine], target: Target, device: str, host: str) -> dict[str, Any]:
+    """Return what a measurement says of the engine and its target: no two of its runs may differ in it."""
+    return {
+        "engine": engine.name,
+        "model": target.model.name,
+        "weights": target.weights.name if target.weights else None,
+        "device": device,
+        "host": host,
+        "dtype": target.dtype,
+        "options": dict(target.options),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class MeasurePlan:
     """What is measured, on what.
@@ -37,17 +50,7 @@ class MeasurePlan:
 
     def header(self) -> dict[str, Any]:
         """Return what must not change while runs are added: all but methods, sites and repeats."""
-        target = self.target
-        return {
-            "engine": self.engine.name,
-            "model": target.model.name,
-            "weights": target.weights.name if target.weights else None,
-            "device": self.device,
-            "host": self.host,
-            "dtype": target.dtype,
-            "options": dict(target.options),
-            "seed": target.seed,
-        }
+        return {**what_runs(self.engine, self.target, self.device, self.host), "seed": self.target.seed}
 
     def visits(self) -> list[Visit]:
         """Return all runs in their order: rounds, in them sites, at each all methods that have it.

@@ -19,7 +19,7 @@ from kvpred.engines.base import EngineError, listed_versions
 from kvpred.engines.plan import MeasurePlan, Visit
 from kvpred.engines.start import begin, started
 from kvpred.engines.watch import Watch
-from kvpred.errors import DataError, UsageError
+from kvpred.errors import DataError
 
 JOURNAL, RUNS, MANIFEST = FILES = ("measure.jsonl", "runs.csv", "manifest.json")
 
@@ -56,8 +56,6 @@ class Measurement:
     journal: Journal = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.output.exists() and not self.output.is_dir():
-            raise UsageError(f"{self.output} is a file, not a folder: name another --output.")
         self.journal = Journal(self.output, self.plan.header(), file=JOURNAL)
         for row, line in enumerate(self.journal.points, start=2):
             if "run" in line and not (line.keys() >= _RUN_LINE and line["run"].keys() >= _RUN):

@@ -17,9 +17,10 @@ from kvpred.data.journal import Journal, Progress
 from kvpred.data.requests import COLUMNS, Counts, Floats, ServedRequests, write_requests
 from kvpred.engines.base import Arrival, Engine, Target
 from kvpred.engines.load import BUSY_SHARE, OtherLoad
+from kvpred.engines.plan import what_runs
 from kvpred.engines.start import begin, started
 from kvpred.engines.watch import now
-from kvpred.errors import DataError, UsageError
+from kvpred.errors import DataError
 from kvpred.methods import get_method
 
 JOURNAL, REQUESTS, MANIFEST = FILES = ("traffic.jsonl", "requests.csv", "manifest.json")
@@ -58,18 +59,11 @@ class TrafficPlan:
 
     def header(self) -> dict[str, Any]:
         """Return what must not change while runs are added."""
-        target = self.target
         return {
-            "engine": self.engine.name,
-            "model": target.model.name,
-            "weights": target.weights.name if target.weights else None,
-            "device": self.device,
-            "host": self.host,
-            "dtype": target.dtype,
-            "max_bsz": target.max_bsz,
-            "max_tokens": target.max_tokens,
+            **what_runs(self.engine, self.target, self.device, self.host),
+            "max_bsz": self.target.max_bsz,
+            "max_tokens": self.target.max_tokens,
             "output_cap": self.output_cap,
-            "options": dict(target.options),
             "loads": {
                 name: [
                     {
@@ -121,8 +115,6 @@ class Traffic:
     journal: Journal = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.output.exists() and not self.output.is_dir():
-            raise UsageError(f"{self.output} is a file, not a folder: name another --output.")
         self.journal = Journal(self.output, self.plan.header(), file=JOURNAL)
         for row, line in enumerate(self.journal.points, start=2):
             if "requests" in line and line["requests"].keys() != set(_COLUMNS):

@@ -39,7 +39,6 @@ def detect_cpu() -> DeviceSpec:
     >>> detect_cpu().memory_bandwidth_bytes_s is None
     True
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return DeviceSpec(
         name=HOST_CPU,
         title=_cpu_title(),
@@ -48,8 +47,13 @@ def detect_cpu() -> DeviceSpec:
         peak_flops_16bit=None,
         link=None,
         source="this host's operating system; bandwidth and FLOPs are not known without measuring",
-        cores=cores,
+        cores=usable_cores(),
     )
+
+
+def usable_cores() -> int:
+    """Return how many of the processor's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _usable_memory_bytes() -> int:

@@ -7,8 +7,8 @@ from functools import cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kvpred.data.traces import Counts, whole_tokens
 from kvpred.hardware import EngineSpec
 from kvpred.methods import Method
 from kvpred.predictors.greybox import Array
@@ -16,8 +16,6 @@ from kvpred.predictors.memory import predict_memory
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import Place
 from kvpred.predictors.steps import Query, StepTimes, step_times
-
-Counts = NDArray[np.int64]
 
 # Batches that are drawn where requests are not alike: a P99 over them has five beyond it.
 N_BATCHES = 500
@@ -60,17 +58,11 @@ class Batches:
 
     def scaled(self, multiplier: float) -> Batches:
         """Return the same requests with answers so many times as long."""
-        return Batches(self.prompts, scaled(self.outputs, multiplier))
+        return Batches(self.prompts, whole_tokens(self.outputs * multiplier))
 
     def of_size(self, bsz: int) -> Batches:
         """Return the batches of one size."""
         return Batches(self.prompts[:, :bsz], self.outputs[:, :bsz])
-
-
-def scaled(tokens: Counts, multiplier: float) -> Counts:
-    """Return whole tokens, at least one, times a multiplier."""
-    found: Counts = np.maximum(np.rint(tokens * multiplier), 1).astype(np.int64)
-    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,18 +153,14 @@ def batch_times(
     ones = np.ones(n_batches, dtype=np.int64)
     queries = {
         # Not whole where prompts are unlike: the stage's form takes it as it is.
-        "prefill": Query(np.asarray(prompts.sum(axis=1) / length), _whole(length), ones),
-        "decode": Query(bsz * ones, _whole(prompts.mean(axis=1)), _whole(outputs.mean(axis=1))),
+        "prefill": Query(np.asarray(prompts.sum(axis=1) / length), whole_tokens(length), ones),
+        "decode": Query(bsz * ones, whole_tokens(prompts.mean(axis=1)), whole_tokens(outputs.mean(axis=1))),
     }
     prefill, decode = (
         step_times(predictor, stage, method, place, engine, query=query, level=level)
         for stage, query in queries.items()
     )
     return BatchTimes(prefill, decode, outputs, level)
-
-
-def _whole(tokens: Array) -> Counts:
-    return scaled(np.asarray(tokens), 1.0)
 
 
 def largest_batch(

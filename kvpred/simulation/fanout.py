@@ -13,16 +13,12 @@ from multiprocessing import active_children, get_context
 from typing import TypeVar
 
 from kvpred.errors import KvpredError, MissingExtraError, UsageError
+from kvpred.hardware.host import usable_cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 BACKENDS = ("local", "ray")
-
-
-def cores() -> int:
-    """Return how many of the host's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fan_out(
@@ -59,7 +55,7 @@ def fan_out(
         raise UsageError(f"--workers {workers}: give at least 1")
     if backend == "ray":
         return _on_ray(function, tasks)
-    processes = min(workers or cores(), len(tasks))
+    processes = min(workers or usable_cores(), len(tasks))
     if processes <= 1:
         return ((number, function(task)) for number, task in enumerate(tasks))
     return _on_processes(function, tasks, processes)

@@ -337,8 +337,6 @@ def _runs(
 
 def _checked(request: CollectRequest, output: Path) -> tuple[ModelSpec, str, str]:
     """Return the model, torch's device and the device's title of a request that can be carried out."""
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file, not a folder: name another --output.")
     if not request.prompts:
         raise DataError("no prompt is left to answer: give more conversations, or allow longer ones.")
     for name in ("n_seeds", "cap", "bsz"):

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import kvpred
 from kvpred.data.chat_files import read_conversations
 from kvpred.data.serving_sample import ServingRequest, sample_requests
 from kvpred.data.tokenizers import get_counter
-from kvpred.data.traces import Counts, Trace
+from kvpred.data.traces import Counts, Trace, whole_tokens
 from kvpred.errors import DataError
 from kvpred.predictors.length import bundle
 
@@ -86,11 +85,6 @@ def _predicted(found: Sequence[ServingRequest], *, drawn: bool, seed: int) -> Co
     """Return a length for each answer: drawn from its predicted distribution, or the mean."""
     predicted = bundle.load(kvpred.PACKAGED_LENGTHS).distributions([one.messages for one in found])
     if not drawn:
-        return _whole(predicted.mean)
+        return whole_tokens(predicted.mean)
     shares = np.random.default_rng(seed).random(len(found))
-    return _whole(predicted.at_share(shares[:, None])[:, 0])
-
-
-def _whole(tokens: NDArray[np.float64]) -> Counts:
-    whole: Counts = np.maximum(np.rint(tokens), 1).astype(np.int64)
-    return whole
+    return whole_tokens(predicted.at_share(shares[:, None])[:, 0])

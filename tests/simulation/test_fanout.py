@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from kvpred.errors import KvpredError, MissingExtraError, UsageError
+from kvpred.hardware.host import usable_cores
 from kvpred.methods import get_method
-from kvpred.simulation.fanout import check_reachable, cores, fan_out
+from kvpred.simulation.fanout import check_reachable, fan_out
 
 NAMES = ("h2o", "fp16", "kivi")
 METHODS = {number: get_method(name) for number, name in enumerate(NAMES)}
@@ -54,7 +55,7 @@ def test_bad_requests() -> None:
         fan_out(get_method, NAMES, backend="slurm")
     with pytest.raises(UsageError, match="--workers 0"):
         fan_out(get_method, NAMES, workers=0)
-    assert cores() >= 1
+    assert usable_cores() >= 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")

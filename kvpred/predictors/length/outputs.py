@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kvpred import data
+from kvpred.data.traces import Counts, whole_tokens
 from kvpred.errors import NotCoveredError, UsageError
 from kvpred.methods import BASELINE, Method, get_method
 from kvpred.methods.quantities import MAX_TOKENS, whole
@@ -22,7 +23,6 @@ from kvpred.predictors.length.published import published_shifts
 from kvpred.predictors.length.shift import LengthShift, read_shifts, shift_for
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 MEASURED_SHIFTS = Path(data.__file__).parent / "packaged" / "length_shift.json"
 # A prompt and a whole sequence that no budget of a method in use exceeds.
@@ -142,7 +142,7 @@ class OutputLengths:
         shares = (np.arange(_POINTS) + 0.5) / _POINTS
         points = found.at_share(shares)
         prompts = None if prompt_tokens is None else np.repeat(np.asarray(prompt_tokens), _POINTS)
-        return cls.of(np.maximum(np.rint(points), 1).astype(np.int64), source, prompt_tokens=prompts)
+        return cls.of(whole_tokens(points), source, prompt_tokens=prompts)
 
     def under(self, shift: OutputShift) -> OutputLengths:
         """Return the same lengths under a method with this shift."""
