@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -75,6 +76,16 @@ MethodOption = Annotated[
     ),
 ]
 TpOption = Annotated[int, typer.Option("--tp", help="Tensor-parallel degree.")]
+BszOption = Annotated[int, typer.Option("--bsz", help="Sequences in the batch.")]
+WeightBitsOption = Annotated[int, typer.Option("--weight-bits", help="Width of the weights: 16, 8 or 4.")]
+UtilizationOption = Annotated[
+    float, typer.Option("--memory-utilization", help="Share of the device's memory that may be used.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 if any row does not fit.")]
+LevelOption = Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG figures.")
+]
 PredictorOption = Annotated[
     str | None, typer.Option("--predictor", help="Predictor bundle; the packaged one if not given.")
 ]

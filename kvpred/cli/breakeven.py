@@ -14,10 +14,13 @@ from kvpred.cli.app import (
     EngineOption,
     Format,
     FormatOption,
+    LevelOption,
     MethodOption,
     ModelOption,
     PredictorOption,
     TpOption,
+    UtilizationOption,
+    WeightBitsOption,
     app,
 )
 from kvpred.cli.output import announce, emit, note
@@ -76,11 +79,9 @@ def breakeven_command(
     no_shift: Annotated[
         bool, typer.Option("--no-shift", help="Take answers to be as long as fp16's under every method.")
     ] = False,
-    level: Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")] = 0.9,
-    weight_bits: Annotated[int, typer.Option("--weight-bits", help="Width of the weights: 16, 8 or 4.")] = 16,
-    memory_utilization: Annotated[
-        float, typer.Option("--memory-utilization", help="Share of the device's memory that may be used.")
-    ] = 0.9,
+    level: LevelOption = 0.9,
+    weight_bits: WeightBitsOption = 16,
+    memory_utilization: UtilizationOption = 0.9,
     report: Annotated[
         Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG heat maps.")
     ] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,14 +12,17 @@ from kvpred.cli.app import (
     EngineOption,
     Format,
     FormatOption,
+    LevelOption,
     MethodOption,
     ModelOption,
     PredictorOption,
+    ReportOption,
     TpOption,
+    UtilizationOption,
+    WeightBitsOption,
     app,
 )
 from kvpred.cli.output import announce, emit, note
-from kvpred.cli.predict import LevelOption, UtilizationOption, WeightBitsOption
 from kvpred.cli.replica import (
     ChunkTokensOption,
     HourPriceOption,
@@ -87,9 +89,7 @@ def capacity_command(
     backend: Annotated[
         str, typer.Option("--backend", help="local, or ray: the cluster of RAY_ADDRESS, else this host's.")
     ] = "local",
-    report: Annotated[
-        Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG figures.")
-    ] = None,
+    report: ReportOption = None,
     form: FormatOption = Format.table,
 ) -> None:
     """Find the largest rate per replica that meets every limit, and the replicas that traffic takes.

@@ -9,18 +9,23 @@ import typer
 
 from kvpred.cli.app import (
     PREDICT,
+    BszOption,
     DeviceOption,
     EngineOption,
     Format,
     FormatOption,
+    LevelOption,
     MethodOption,
     ModelOption,
     PredictorOption,
+    StrictOption,
     TpOption,
+    UtilizationOption,
+    WeightBitsOption,
     app,
 )
 from kvpred.cli.output import emit, note
-from kvpred.cli.predict import BszOption, LevelOption, StrictOption, UtilizationOption, WeightBitsOption
+from kvpred.cli.replica import ShiftsOption
 from kvpred.cli.workload import TooLongOption
 from kvpred.errors import DoesNotFitError
 
@@ -60,10 +65,7 @@ def cost_command(
         ),
     ] = None,
     too_long: TooLongOption = "refuse",
-    shifts: Annotated[
-        Path | None,
-        typer.Option("--shifts", help="Of `kvpred shift --output`; they go before the packaged ones."),
-    ] = None,
+    shifts: ShiftsOption = None,
     method: MethodOption = "all",
     model: ModelOption = "llama-2-7b",
     device: DeviceOption = "a6000",

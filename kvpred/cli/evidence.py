@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvpred.cli.app import KNOW, Format, FormatOption, PredictorOption, app
+from kvpred.cli.app import KNOW, Format, FormatOption, LevelOption, PredictorOption, app
 from kvpred.cli.output import announce, emit, note
 from kvpred.errors import UsageError
 
@@ -47,7 +47,7 @@ def evidence_command(
         bool, typer.Option("--score", help="Score the directions that we predict against the rows.")
     ] = False,
     predictor: PredictorOption = None,
-    level: Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")] = 0.9,
+    level: LevelOption = 0.9,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampled sources.")] = 0,
     report: Annotated[
         Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and a PNG figure.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvpred.cli.app import JUDGE, Format, FormatOption, PredictorOption, app
+from kvpred.cli.app import JUDGE, Format, FormatOption, LevelOption, PredictorOption, ReportOption, app
 from kvpred.cli.output import announce, emit, note, progress_bar
 from kvpred.errors import UsageError
 
@@ -44,10 +44,8 @@ def validate_command(
         str | None,
         typer.Option("--method", help="Method, if the profile does not say; methods to measure with --live."),
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG figures.")
-    ] = None,
-    level: Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")] = 0.9,
+    report: ReportOption = None,
+    level: LevelOption = 0.9,
     seed: Annotated[int, typer.Option("--seed", help="Of random rows and random sites.")] = 0,
     live: Annotated[
         bool,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kvpred.cli.app import LEARN, Format, FormatOption, TpOption, app
+from kvpred.cli.app import LEARN, Format, FormatOption, LevelOption, TpOption, app
 from kvpred.cli.output import emit, note
 
 
@@ -90,7 +90,7 @@ def calibrate_command(
         bool,
         typer.Option("--pool-hosts", help="Take runs of several hosts or versions as repeats of one."),
     ] = False,
-    level: Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")] = 0.9,
+    level: LevelOption = 0.9,
     provenance: Annotated[
         str | None, typer.Option("--provenance", help="One sentence: whose measurements these are.")
     ] = None,

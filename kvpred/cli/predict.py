@@ -8,14 +8,19 @@ import typer
 
 from kvpred.cli.app import (
     PREDICT,
+    BszOption,
     DeviceOption,
     EngineOption,
     Format,
     FormatOption,
+    LevelOption,
     MethodOption,
     ModelOption,
     PredictorOption,
+    StrictOption,
     TpOption,
+    UtilizationOption,
+    WeightBitsOption,
     app,
 )
 from kvpred.cli.output import emit, note
@@ -29,15 +34,8 @@ if TYPE_CHECKING:
     from kvpred.predictors.predictor import Predictor
     from kvpred.predictors.scaling import Place
 
-BszOption = Annotated[int, typer.Option("--bsz", help="Sequences in the batch.")]
 PromptOption = Annotated[int, typer.Option("--prompt-len", help="Tokens of each prompt.")]
 OutputLenOption = Annotated[int, typer.Option("--output-len", help="Tokens generated per sequence.")]
-WeightBitsOption = Annotated[int, typer.Option("--weight-bits", help="Width of the weights: 16, 8 or 4.")]
-UtilizationOption = Annotated[
-    float, typer.Option("--memory-utilization", help="Share of the device's memory that may be used.")
-]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Exit with 5 if any row does not fit.")]
-LevelOption = Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")]
 BasisOption = Annotated[
     str | None,
     typer.Option("--min-basis", help="Weakest basis to show: calibrated, profiled, transferred or roofline."),

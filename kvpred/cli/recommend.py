@@ -12,15 +12,17 @@ from kvpred.cli.app import (
     EngineOption,
     Format,
     FormatOption,
+    LevelOption,
     MethodOption,
     ModelOption,
     PredictorOption,
     TpOption,
+    UtilizationOption,
+    WeightBitsOption,
     app,
 )
 from kvpred.cli.cost import PriceOption
 from kvpred.cli.output import emit, note
-from kvpred.cli.predict import LevelOption, UtilizationOption, WeightBitsOption
 from kvpred.cli.values import share
 from kvpred.cli.workload import (
     ConversationsOption,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kvpred.cli.app import JUDGE, Format, FormatOption, app
+from kvpred.cli.app import JUDGE, Format, FormatOption, LevelOption, ReportOption, app
 from kvpred.cli.output import announce, emit, note
 
 
@@ -23,11 +23,9 @@ def shift_command(
     baseline: Annotated[
         str, typer.Option("--baseline", help="Method that the others are compared with.")
     ] = "fp16",
-    level: Annotated[float, typer.Option("--level", help="Level of the intervals, 0.5 to 0.99.")] = 0.9,
+    level: LevelOption = 0.9,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the resampled prompts.")] = 0,
-    report: Annotated[
-        Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG figures.")
-    ] = None,
+    report: ReportOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", help="JSON file for the multipliers, which predict-length can apply."),

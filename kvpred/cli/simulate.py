@@ -13,14 +13,17 @@ from kvpred.cli.app import (
     EngineOption,
     Format,
     FormatOption,
+    LevelOption,
     MethodOption,
     ModelOption,
     PredictorOption,
+    ReportOption,
     TpOption,
+    UtilizationOption,
+    WeightBitsOption,
     app,
 )
 from kvpred.cli.output import announce, emit, note
-from kvpred.cli.predict import LevelOption, UtilizationOption, WeightBitsOption
 from kvpred.cli.replica import (
     ChunkTokensOption,
     HourPriceOption,
@@ -82,9 +85,7 @@ def simulate_command(
     level: LevelOption = 0.9,
     weight_bits: WeightBitsOption = 16,
     memory_utilization: UtilizationOption = 0.9,
-    report: Annotated[
-        Path | None, typer.Option("--report", help="Folder for an HTML page, CSV files and PNG figures.")
-    ] = None,
+    report: ReportOption = None,
     save: Annotated[
         Path | None, typer.Option("--save", help="Folder for every request's times, as one CSV file.")
     ] = None,
