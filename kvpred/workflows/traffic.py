@@ -14,7 +14,7 @@ from kvpred.data.tokenizers import ESTIMATED
 from kvpred.data.traces import Trace
 from kvpred.engines.traffic import MANIFEST, REQUESTS
 from kvpred.errors import DataError, UsageError
-from kvpred.evaluation.traffic import JudgedTraffic, judge_traffic
+from kvpred.evaluation.traffic import JudgedTraffic, joined, judge_traffic
 from kvpred.methods import get_method
 from kvpred.predictors import bundle
 from kvpred.predictors.length import bundle as length_bundle
@@ -88,7 +88,7 @@ def judge_served(
     marked = [f"{line['method']} at {line['load']}" for line in manifest.get("runs", ()) if line.get("mark")]
     if marked:
         notes.append(f"the host was busy with other work during {', '.join(marked)}")
-    true, said = _totals(next(iter(measured.values())), conversations, tokenizer, manifest["output_cap"])
+    true, said = _totals(next(iter(joined(measured).values())), conversations, tokenizer, manifest["output_cap"])
     report = judge_traffic(measured, simulated, seed=seed)
     return JudgedTraffic(measured, simulated, report, true, said, tuple(notes))
 

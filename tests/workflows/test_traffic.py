@@ -130,10 +130,12 @@ def test_predicted_lengths_are_those_of_the_requests_own_answers(tmp_path: Path)
         key: replace(one, ids=tuple(f"{name}/0" for name in one.ids))
         for key, one in read_requests(folder / REQUESTS).items()
     }
+    # A second round serves other requests of the same load, whose tokens count as well.
+    renamed |= {(run.replace("/1", "/2"), method): one for (run, method), one in renamed.items()}
     write_requests(folder / REQUESTS, renamed)
 
     found = judge_served(folder, kvpred.PACKAGED, conversations=[chats])
 
-    assert found.output_tokens == next(iter(renamed.values())).output_tokens.sum()
+    assert found.output_tokens == 2 * next(iter(renamed.values())).output_tokens.sum()
     assert found.predicted_tokens is not None
-    assert 60 < found.predicted_tokens < 60 * 128
+    assert 120 < found.predicted_tokens < 120 * 128
