@@ -54,9 +54,10 @@ lengths: .venv/.smollm2 ## Train the packaged predictor of lengths anew on the c
 evidence: .venv/.core ## Curate the packaged published measurements anew from KVPRED_SHARED
 	$(BIN)/kvpred evidence --curate $(KVPRED_SHARED)/data/field/field_runs.csv --output $(EVIDENCE)
 
-quality: .venv/.core ## Sum up anew the published LongBench scores in KVPRED_SHARED that recommend shows
-	$(BIN)/python -c 'import sys; from pathlib import Path; from kvpred.workflows.quality import package_quality; \
-		package_quality(Path(sys.argv[1]))' $(KVPRED_SHARED)/data/longbench_scores
+quality: .venv/.dev ## Sum up anew the published LongBench scores in KVPRED_SHARED that recommend shows
+	$(BIN)/python -c 'import sys; from pathlib import Path; from kvpred.workflows import quality; \
+		folder = Path(sys.argv[1]); quality.package_quality(folder); quality.package_risk(folder)' \
+		$(KVPRED_SHARED)/data/longbench_scores
 
 docs: .venv/.dev ## Write docs/cli.md and the outputs shown in README.md and docs/ anew
 	$(BIN)/python docs/generate.py
@@ -71,6 +72,8 @@ images: .venv/.dev ## Draw docs/images/ anew (needs Chrome or Chromium)
 	cp build/shift/multiplier_lengths.png docs/images/length_shift.png
 	$(BIN)/kvpred breakeven --report build/breakeven >/dev/null
 	cp build/breakeven/decode_equal.png docs/images/breakeven.png
+	$(BIN)/kvpred negatives --scores $(KVPRED_SHARED)/data/longbench_scores --method all --report build/negatives >/dev/null
+	cp build/negatives/loss.png docs/images/negatives.png
 
 bench: .venv/.smollm2 ## Time a cold start, a million predictions and lengths, the error of a transfer, kill measurements
 	$(BIN)/python benchmarks/cold_start.py
@@ -80,6 +83,7 @@ bench: .venv/.smollm2 ## Time a cold start, a million predictions and lengths, t
 	$(BIN)/python benchmarks/breakeven.py
 	$(BIN)/python benchmarks/simulate.py
 	$(BIN)/python benchmarks/capacity.py
+	$(BIN)/python benchmarks/negatives.py
 	$(BIN)/python benchmarks/kill_resume.py
 	$(BIN)/python benchmarks/kill_resume.py --what measure --kills 10
 
@@ -94,7 +98,7 @@ clean: ## Remove .venv and everything that tools left behind
 	@touch $@
 
 .venv/.dev: .venv/.core
-	$(PIP_INSTALL) -e '.[dev,train,report,profile,length,openvino,llamacpp,openai,vidur,ray,parquet]'
+	$(PIP_INSTALL) -e '.[dev,train,report,profile,length,openvino,llamacpp,openai,vidur,ray,parquet,longbench]'
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || $(MAKE) --no-print-directory .venv/openmp
 	@touch $@
 

@@ -42,6 +42,8 @@ COMMANDS = {
     "lengths": ("train-length", "predict-length"),
     "judge": ("validate", "audit"),
     "shift": ("shift",),
+    "scores": ("collect-scores",),
+    "negatives": ("negatives",),
     "report": ("report",),
     "evidence": ("evidence",),
     "know": ("models", "devices", "methods", "engines", "predictors", "doctor"),

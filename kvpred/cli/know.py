@@ -30,6 +30,7 @@ EXTRAS = {
     "vidur": ("vidur",),
     "ray": ("ray",),
     "parquet": ("pyarrow",),
+    "longbench": ("rouge",),
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 

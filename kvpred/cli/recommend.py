@@ -60,6 +60,10 @@ def recommend_command(
     no_shift: Annotated[
         bool, typer.Option("--no-shift", help="Take all answers to be as long as fp16's.")
     ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="Type of the requests, such as few-shot, to show how many break."),
+    ] = None,
     method: MethodOption = "all",
     model: ModelOption = "llama-2-7b",
     device: DeviceOption = "a6000",
@@ -89,15 +93,17 @@ def recommend_command(
     """
     import kvpred
     from kvpred.data.limits import make_limit, parse_limits
+    from kvpred.evaluation.published_risk import get_task
     from kvpred.methods import split_methods
     from kvpred.predictors import bundle
     from kvpred.predictors.recommend import Terms
-    from kvpred.reports.recommend import recommend_records, recommend_tables
-    from kvpred.workflows.recommending import Asked, explain, recommend
+    from kvpred.reports.recommend import broken_notes, recommend_records, recommend_tables
+    from kvpred.workflows.recommending import Asked, broken_among, explain, recommend
     from kvpred.workflows.workloads import WorkloadRequest
 
     named = {"ttft": ttft_p99, "tpot": tpot_p99, "e2e": e2e_p99}
     limits = [make_limit(metric, 99.0, text) for metric, text in named.items() if text is not None]
+    kind = None if task is None else get_task(task)
     chosen = bundle.load(predictor or kvpred.PACKAGED)
     found = recommend(
         Asked(
@@ -134,10 +140,11 @@ def recommend_command(
         predictor=chosen,
     )
     explained = explain(found, predictor=chosen)
+    broken = broken_among(found, task=kind)
     if form is not Format.table:
-        for text in found.notes:
+        for text in (*found.notes, *broken_notes(broken)):
             note(text)
-    records = recommend_records(found, explained, brief=form is Format.csv)
-    emit(records, form, lambda width: recommend_tables(found, explained))
+    records = recommend_records(found, explained, broken, brief=form is Format.csv)
+    emit(records, form, lambda width: recommend_tables(found, explained, broken))
     if not found.ranked:
         raise found.refusal()

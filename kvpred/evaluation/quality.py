@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvpred.data.files import is_folder, read_text
+from kvpred.data.longbench import DATASETS
 from kvpred.data.quality import PublishedQuality
+from kvpred.data.scores import ScoreRun, read_score_runs
 from kvpred.errors import DataError
 from kvpred.methods import BASELINE, Method, get_method
 from kvpred.models import ModelSpec, get_model
 
-# The English and code datasets of LongBench that the runs cover.
-DATASETS = (
-    "2wikimqa", "gov_report", "hotpotqa", "lcc", "multi_news", "multifieldqa_en", "passage_count",
-    "passage_retrieval_en", "qasper", "qmsum", "repobench-p", "samsum", "trec", "triviaqa",
-)  # fmt: skip
 MODEL = "llama-3-8b"
 SOURCE = "Llama-3-8B-Instruct, github.com/LLMkvsys/rethink-kv-compression (MLSys 2025), benchmark_neg"
 _SETUP = "_Meta-Llama-3-8B-instruct_8192_b1"
 # Tokens at which two caches count as of one size: the runs' context.
 _CONTEXT = 8192
-_SUFFIX = re.compile(rf"(.+)_({'|'.join(DATASETS)})_eval\.json")
 # Budgets as the runs' names tell: c tokens are kept, w of them the latest; the rest is chosen by the method.
 _NAMES = (
     (re.compile("hf"), BASELINE),
@@ -42,8 +36,6 @@ _NAMES = (
         "streamingllm:sinks={rest},recent={w}",
     ),
 )
-
-Scores = Mapping[str, Mapping[object, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,31 +100,14 @@ def study_quality(
     DataError
         If there is no run of fp16, a file is wrong, or a name is not understood.
     """
-    runs: dict[str, dict[str, Mapping[object, float]]] = {}
-    for path in sorted(folder.glob("*_eval.json")) if is_folder(folder) else []:
-        match = _SUFFIX.fullmatch(path.name)
-        if match is None:
-            raise DataError(f"unknown dataset; known are {', '.join(DATASETS)}", path=path)
-        runs.setdefault(match[1], {})[match[2]] = _read_scores(path)
-    by_method = {_method_of(name, folder): (name, scores) for name, scores in runs.items()}
+    by_method = {_method_of(name, folder): run for name, run in read_score_runs(folder).items()}
     if BASELINE not in by_method:
         raise DataError(f"no scores of {BASELINE} (hf_..._eval.json) in this folder", path=folder)
-    baseline = by_method[BASELINE][1]
     return [
-        _compared(method, name, scores, baseline, level=level, resamples=resamples, seed=seed)
-        for method, (name, scores) in by_method.items()
+        _compared(method, run, by_method[BASELINE], level=level, resamples=resamples, seed=seed)
+        for method, run in by_method.items()
         if method != BASELINE
     ]
-
-
-def _read_scores(path: Path) -> dict[object, float]:
-    try:
-        found = {item["id"]: float(item["score"]) for item in json.loads(read_text(path))}
-    except (ValueError, TypeError, KeyError):
-        raise DataError("expected a list of objects with id and score", path=path) from None
-    if not found or not all(0 <= score <= 1 for score in found.values()):
-        raise DataError("expected scores between 0 and 1", path=path)
-    return found
 
 
 def _method_of(run: str, folder: Path) -> str:
@@ -147,20 +122,21 @@ def _method_of(run: str, folder: Path) -> str:
 
 
 def _compared(
-    method: str, name: str, scores: Scores, baseline: Scores, *, level: float, resamples: int, seed: int
+    method: str, run: ScoreRun, baseline: ScoreRun, *, level: float, resamples: int, seed: int
 ) -> PublishedQuality:
     rng = np.random.default_rng(seed)
     pairs = []
     for dataset in DATASETS:
-        common = sorted(scores.get(dataset, {}).keys() & baseline.get(dataset, {}).keys(), key=str)
+        own, base = run.scores.get(dataset, {}), baseline.scores.get(dataset, {})
+        common = sorted(own.keys() & base.keys())
         if common:
-            pairs.append(np.array([[scores[dataset][key], baseline[dataset][key]] for key in common]))
+            pairs.append(np.array([[own[key], base[key]] for key in common]))
     means = np.mean([pair.mean(axis=0) for pair in pairs], axis=0)
     drawn = np.mean([_resampled(pair, resamples, rng) for pair in pairs], axis=0)
     low, high = np.quantile(1 - drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return PublishedQuality(
         method_params=method,
-        published_as=name,
+        published_as=run.name,
         model=MODEL,
         score=round(float(means[0]), 5),
         baseline_score=round(float(means[1]), 5),

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvpred.data.limits import Limit, shown_s
+from kvpred.data.risk import PublishedRisk
+from kvpred.evaluation.published_risk import Broken
 from kvpred.evaluation.quality import MODEL, SOURCE, QualityMatch
 from kvpred.evaluation.recommendation import Recommendation
+from kvpred.evaluation.risk import THRESHOLD
 from kvpred.methods import BASELINE
 from kvpred.predictors.recommend import Candidate
 from kvpred.reports.evidence import Explained, explanation
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def recommend_records(
-    found: Recommendation, explained: Sequence[Explained], *, brief: bool = False
+    found: Recommendation, explained: Sequence[Explained], broken: Broken, *, brief: bool = False
 ) -> list[dict[str, Any]]:
     """Return one record per method: its place, its batch, latencies, costs, quality, and why not.
 
@@ -28,19 +31,20 @@ def recommend_records(
     found : Recommendation
     explained : sequence of Explained
         What others measured of the first two.
+    broken : Broken
     brief : bool
         See `kvpred.reports.evidence.explanation`.
     """
     beside = {one.estimate.method_params: explanation(one, brief=brief) for one in explained}
     places = {candidate.method.spec: place for place, candidate in enumerate(found.ranked, 1)}
     return [
-        _record(candidate, found, places.get(candidate.method.spec))
+        _record(candidate, found, broken, places.get(candidate.method.spec))
         | beside.get(candidate.method.spec, {"rests_on": None, "evidence": []})
         for candidate in found.candidates
     ]
 
 
-def _record(candidate: Candidate, found: Recommendation, place: int | None) -> dict[str, Any]:
+def _record(candidate: Candidate, found: Recommendation, broken: Broken, place: int | None) -> dict[str, Any]:
     best, standing, shift = candidate.best, candidate.standing, candidate.shift
     ratio, limits = standing.vs_fp16 if standing else None, found.terms.limits
     return {
@@ -75,7 +79,8 @@ def _record(candidate: Candidate, found: Recommendation, place: int | None) -> d
         "output_multiplier_provenance": shift.provenance,
         "basis": candidate.basis,
         "in_domain": best.in_domain if best else None,
-        "published_quality": _quality(candidate, found.quality.get(candidate.method.spec)),
+        "published_quality": _quality(candidate, found.quality.get(candidate.method.spec))
+        | {"broken": _broken(broken.shares.get(candidate.method.spec))},
     }
 
 
@@ -98,13 +103,18 @@ def _quality(candidate: Candidate, match: QualityMatch | None) -> dict[str, Any]
     }
 
 
+def _broken(risk: PublishedRisk | None) -> dict[str, Any]:
+    names = ("share", "low", "high", "basis", "auc", "beats_base_rate")
+    return {name: getattr(risk, name) if risk else None for name in names}
+
+
 def _status(candidate: Candidate, match: QualityMatch | None) -> str:
     if match is None:
         return "reference" if candidate.method.spec == BASELINE else "unknown"
     return "published" if match.exact else "published for another division of as large a cache"
 
 
-def recommend_tables(found: Recommendation, explained: Sequence[Explained]) -> RenderableType:
+def recommend_tables(found: Recommendation, explained: Sequence[Explained], broken: Broken) -> RenderableType:
     """Draw the ranking, the rejected methods with the reason, published quality apart, and the evidence."""
     from rich.console import Group
     from rich.text import Text
@@ -112,11 +122,12 @@ def recommend_tables(found: Recommendation, explained: Sequence[Explained]) -> R
     from kvpred.reports.evidence import explanation_tables
     from kvpred.reports.tables import rich_tables
 
-    sheets = [table for table in (_ranked(found), _rejected(found), _qualities(found)) if table.rows]
+    sheets = [table for table in (_ranked(found), _rejected(found), _qualities(found, broken)) if table.rows]
     parts: list[RenderableType] = [rich_tables(sheets)]
     if explained:
         parts += [explanation_tables(explained), Text()]
-    notes = [f"{note[:1].upper()}{note[1:]}." for note in (*found.notes, *_shifts(found))]
+    said = (*found.notes, *broken_notes(broken), *_shifts(found))
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in said]
     return Group(*parts, *(Text(note, style="dim") for note in notes))
 
 
@@ -176,12 +187,16 @@ def _rejected(found: Recommendation) -> Sheet:
     return sheet("rejected", "Rejected, the nearest to the limits first", columns, rows)
 
 
-def _qualities(found: Recommendation) -> Sheet:
+def _qualities(found: Recommendation, broken: Broken) -> Sheet:
     columns = (
         Column("method", "Method"),
         Column("loss", "Loss %", signed_percent),
         Column("loss_low", "from", signed_percent),
         Column("loss_high", "to", signed_percent),
+        Column("broken", "Broken %", percent),
+        Column("broken_low", "from", percent),
+        Column("broken_high", "to", percent),
+        Column("broken_of", "of"),
         Column("published_for", "Published for"),
     )
     rows = []
@@ -190,12 +205,33 @@ def _qualities(found: Recommendation) -> Sheet:
             continue
         match = found.quality.get(one.method.spec)
         run = match.published if match else None
-        values = (run.loss, run.loss_low, run.loss_high) if run else (None,) * 3
-        rows.append((method_label(one.method.spec), *values, run.method_params if run else "unknown"))
+        risk = broken.shares.get(one.method.spec)
+        losses = (run.loss, run.loss_low, run.loss_high) if run else (None,) * 3
+        shares = (risk.share, risk.low, risk.high, risk.task) if risk else (None,) * 4
+        known = run.method_params if run else "unknown"
+        rows.append((method_label(one.method.spec), *losses, *shares, known))
     title = (
         f"Beside the ranking: published LongBench scores of {MODEL} against fp16's; not predicted ({SOURCE})"
     )
     return sheet("quality", title, columns, rows)
+
+
+def broken_notes(broken: Broken) -> list[str]:
+    """Say what a broken request is, and of which methods the task type tells nothing."""
+    if not broken.shares:
+        return []
+    notes = [
+        f"broken: of the published requests that fp16 answers no worse than half of their dataset, those "
+        f"whose score falls by {THRESHOLD:.0%} or more; intervals are over datasets"
+    ]
+    unhelped = {spec: risk for spec, risk in broken.shares.items() if not risk.beats_base_rate}
+    if broken.task is not None and unhelped:
+        methods = ", ".join(f"{method_label(spec)} (AUC {risk.auc:.2f})" for spec, risk in unhelped.items())
+        notes.append(
+            f"on held-out datasets the task type did not help beyond the base rate, so the share of all "
+            f"requests stands for {broken.task}: {methods}"
+        )
+    return notes
 
 
 def _shifts(found: Recommendation) -> list[str]:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvpred.data.limits import check_distinct
+from kvpred.data.longbench import Task
 from kvpred.data.quality import read_quality
+from kvpred.data.risk import read_risk
 from kvpred.errors import UsageError
 from kvpred.evaluation.evidence import beside
+from kvpred.evaluation.published_risk import Broken, broken_requests
 from kvpred.evaluation.quality import quality_of
 from kvpred.evaluation.recommendation import Recommendation, unknown_quality, within_quality
 from kvpred.hardware import get_device, get_engine_spec
@@ -99,6 +102,11 @@ def recommend(asked: Asked, terms: Terms, *, predictor: Predictor) -> Recommenda
 def explain(found: Recommendation, *, predictor: Predictor) -> list[Explained]:
     """Return what others measured of the first two, beside what is predicted of their batches."""
     return [_explained(candidate, found, predictor) for candidate in found.ranked[:2]]
+
+
+def broken_among(found: Recommendation, *, task: Task | None = None) -> Broken:
+    """Return the share of requests that each method breaks, as published; see `broken_requests`."""
+    return broken_requests(found.quality, read_risk(), task=task)
 
 
 def _explained(candidate: Candidate, found: Recommendation, predictor: Predictor) -> Explained:

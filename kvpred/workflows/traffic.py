@@ -88,7 +88,9 @@ def judge_served(
     marked = [f"{line['method']} at {line['load']}" for line in manifest.get("runs", ()) if line.get("mark")]
     if marked:
         notes.append(f"the host was busy with other work during {', '.join(marked)}")
-    true, said = _totals(next(iter(joined(measured).values())), conversations, tokenizer, manifest["output_cap"])
+    true, said = _totals(
+        next(iter(joined(measured).values())), conversations, tokenizer, manifest["output_cap"]
+    )
     report = judge_traffic(measured, simulated, seed=seed)
     return JudgedTraffic(measured, simulated, report, true, said, tuple(notes))
 

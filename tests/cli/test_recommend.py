@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import kvpred
+from kvpred.data.risk import read_risk
 from tests.cli.conftest import Cli
 
 LIMITS = ("--ttft-p99", "4s", "--tpot-p99", "60ms", "--price-per-hour", "0.8")
@@ -130,6 +131,7 @@ def test_requests_of_a_trace(cli: Cli, tmp_path: Path) -> None:
         (("--price-per-hour", "1", "--bsz-max", "0"), 2, "--bsz-max 0"),
         (("--price-per-hour", "1", "--level", "2"), 2, "level"),
         (("--price-per-hour", "1", "--method", "kiwi"), 2, "Did you mean kivi?"),
+        (("--price-per-hour", "1", "--task", "few-shots"), 2, "Did you mean few-shot?"),
         (("--price-per-hour", "1", "--prompt-len", "4000"), 2, "exceed the model's context of 4,096"),
         (("--price-per-hour", "1", "--trace", "nowhere.csv"), 3, "nowhere.csv: no such file"),
         ((), 2, "--price-per-hour"),
@@ -166,3 +168,47 @@ def test_limits_that_no_method_keeps_together(cli: Cli) -> None:
     both = cli(*ask, "--slo", f"ttft-p99={ttft_ms:.2f}ms,tpot-p99={tpot_ms:.2f}ms")
     assert both.code == 2
     assert "each limit can be kept, not all at once; nearest is" in both.err
+
+
+def test_requests_broken_are_those_of_the_published_run(cli: Cli) -> None:
+    done = cli("recommend", *LIMITS, "--format", "json")
+    found = {row["method"]: row["published_quality"]["broken"] for row in done.objects}
+    whole = {row.method_params: row for row in read_risk() if row.task == "all"}
+    kivi = whole["kivi:bits=4,group_size=32,residual_length=128"]
+    # KIVI's 4 bits break 102 of the requests that fp16 answers well.
+    assert kivi.broken == 102
+    assert found["kivi"] == {
+        "share": kivi.share,
+        "low": kivi.low,
+        "high": kivi.high,
+        "basis": "base rate",
+        "auc": kivi.auc,
+        "beats_base_rate": kivi.beats_base_rate,
+    }
+    assert found["h2o"]["share"] == whole["h2o:heavy=448,recent=64"].share
+    assert set(found["kv-fp8"].values()) == set(found["fp16"].values()) == {None}
+    assert "broken: of the published requests that fp16 answers no worse than half" in done.err
+    assert "the task type did not help" not in done.err
+
+
+def test_a_task_type_counts_where_it_told_more_on_held_out_datasets(cli: Cli) -> None:
+    done = cli("recommend", *LIMITS, "--task", "code", "--format", "json")
+    table = {(row.method_params, row.task): row for row in read_risk()}
+    asked = [row["published_quality"] for row in done.objects if row["published_quality"]["method_params"]]
+    assert len(asked) == 4
+    for quality in asked:
+        row = table[quality["method_params"], "code"]
+        told = row.beats_base_rate
+        assert quality["broken"]["basis"] == ("task type" if told else "base rate")
+        of = row if told else table[quality["method_params"], "all"]
+        assert (quality["broken"]["share"], quality["broken"]["auc"]) == (of.share, of.auc)
+        name = quality["method_params"].partition(":")[0]
+        assert (f"{name} (AUC {row.auc:.2f})" in done.err) is not told
+    assert "on held-out datasets the task type did not help beyond the base rate" in done.err
+
+
+def test_the_table_shows_requests_broken_beside_the_loss(cli: Cli) -> None:
+    table = cli("recommend", *LIMITS, "--task", "few-shot").out
+    header = next(line for line in table.splitlines() if "Loss %" in line)
+    assert "Broken %" in header
+    assert max(map(len, table.splitlines())) <= 132
