@@ -177,9 +177,11 @@ def finding(study: NegativeStudy, threshold: float) -> str:
         return f"{names[label]} {broken} {by}"
     size = f"{100 * abs(share):.1f} %"
     if size == "0.0 %":
-        return f"{names[label]} keeps the mean score, but {broken} {by}"
-    change = f"loses {size} of the mean score and" if share > 0 else f"gains {size} on the mean score, yet"
-    return f"{names[label]} {change} {broken} {by}"
+        change = "keeps the mean score"
+    else:
+        change = f"loses {size} of the mean score" if share > 0 else f"gains {size} on the mean score"
+    joint = ", yet" if cell.count and (share <= 0 or size == "0.0 %") else " and"
+    return f"{names[label]} {change}{joint} {broken} {by}"
 
 
 def threshold_finding(study: NegativeStudy, threshold: float) -> str:

@@ -285,7 +285,7 @@ def test_nothing_broken_by_all_leaves_out_that_figure(study: NegativeStudy) -> N
     assert figures.scores_figure(same, 0.1) is None
     assert overlap_figure(same, 0.1) is None
     counts, *_, scores = negatives_sheets(same)
-    assert counts.title.startswith("same keeps the mean score, but breaks 0 of 6 good answers")
+    assert counts.title.startswith("same keeps the mean score and breaks 0 of 6 good answers")
     assert scores.rows == ()
 
 
