@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvpred.cli.app import MEASURE, Format, FormatOption, app
+from kvpred.cli.engine import (
+    DtypeOption,
+    EngineSettingsOption,
+    RunDeviceOption,
+    RunEngineOption,
+    RunModelOption,
+    ServedNameOption,
+    UrlOption,
+)
 from kvpred.cli.output import emit, note, progress_bar
 from kvpred.cli.values import integers, pairs, rates, seconds
 from kvpred.cli.workload import ArrivalsOption, ConversationsOption, CvOption, RequestsOption, TokenizerOption
@@ -20,14 +29,11 @@ if TYPE_CHECKING:
 
 @app.command("measure", rich_help_panel=MEASURE)
 def measure_command(
-    engine: Annotated[str, typer.Option("--engine", help="Engine to run; see `kvpred engines`.")],
+    engine: RunEngineOption,
     method: Annotated[
         str, typer.Option("--method", help="Methods separated by commas, or all; fp16 is always measured.")
     ] = "all",
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Catalogue name, or path of a config.json; smollm2-135m if not given."),
-    ] = None,
+    model: RunModelOption = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Folder or GGUF file of the model's weights.")
     ] = None,
@@ -54,22 +60,11 @@ def measure_command(
         int, typer.Option("--max-tokens", min=1, help="Most tokens of a planned batch.")
     ] = 16384,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; each visits every site.")] = 5,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda or cuda:0; a server's by its catalogue name.")
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="bfloat16, float16 or float32: of weights and 16-bit caches.")
-    ] = "bfloat16",
-    url: Annotated[
-        list[str] | None,
-        typer.Option("--url", help="Of a server, or METHOD=URL for the one that runs a method; repeatable."),
-    ] = None,
-    served_name: Annotated[
-        str | None, typer.Option("--served-name", help="The model's name at the server.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="The engine's own KEY=VALUE; may be repeated.")
-    ] = None,
+    device: RunDeviceOption = None,
+    dtype: DtypeOption = "bfloat16",
+    url: UrlOption = None,
+    served_name: ServedNameOption = None,
+    option: EngineSettingsOption = None,
     conversations: ConversationsOption = None,
     qps: Annotated[
         str,

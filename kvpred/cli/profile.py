@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kvpred.cli.app import MEASURE, Format, FormatOption, ModelOption, app
+from kvpred.cli.engine import DtypeOption
 from kvpred.cli.output import emit, note, progress_bar
 from kvpred.cli.values import seconds
 
@@ -30,9 +31,7 @@ def profile_command(
         int | None,
         typer.Option("--layers", help="Layers of the stack; as many as the memory holds if not given."),
     ] = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="bfloat16, float16 or float32: of weights and 16-bit caches.")
-    ] = "bfloat16",
+    dtype: DtypeOption = "bfloat16",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of random weights and tokens.")] = 0,
     budget: Annotated[
         str | None, typer.Option("--budget", help="Time such as 90s, 10m or 2h; the best points come first.")

@@ -9,6 +9,15 @@ from typing import Annotated
 import typer
 
 from kvpred.cli.app import JUDGE, Format, FormatOption, app
+from kvpred.cli.engine import (
+    DtypeOption,
+    EngineSettingsOption,
+    RunDeviceOption,
+    RunEngineOption,
+    RunModelOption,
+    ServedNameOption,
+    UrlOption,
+)
 from kvpred.cli.output import emit, note, progress_bar
 from kvpred.cli.values import pairs, seconds
 
@@ -20,14 +29,11 @@ def collect_scores_command(
     samples: Annotated[
         Path, typer.Option("--samples", help="LongBench's JSONL, one file or a folder of them.")
     ],
-    engine: Annotated[str, typer.Option("--engine", help="Engine to run; see `kvpred engines`.")],
+    engine: RunEngineOption,
     method: Annotated[
         str, typer.Option("--method", help="Methods separated by commas, or all; fp16 is always scored.")
     ] = "all",
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Catalogue name, or path of a config.json; smollm2-135m if not given."),
-    ] = None,
+    model: RunModelOption = None,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="Folder or GGUF file; an installed package's if not given."),
@@ -57,22 +63,11 @@ def collect_scores_command(
             "--tokenizer", help="Counts and cuts: own (of the weights), a file, llama-3, estimated ..."
         ),
     ] = "own",
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda or cuda:0; a server's by its catalogue name.")
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="bfloat16, float16 or float32: of weights and 16-bit caches.")
-    ] = "bfloat16",
-    url: Annotated[
-        list[str] | None,
-        typer.Option("--url", help="Of a server, or METHOD=URL for the one that runs a method; repeatable."),
-    ] = None,
-    served_name: Annotated[
-        str | None, typer.Option("--served-name", help="The model's name at the server.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="The engine's own KEY=VALUE; may be repeated.")
-    ] = None,
+    device: RunDeviceOption = None,
+    dtype: DtypeOption = "bfloat16",
+    url: UrlOption = None,
+    served_name: ServedNameOption = None,
+    option: EngineSettingsOption = None,
     output: Annotated[Path, typer.Option("--output", help="Folder of the scores.")] = Path("scores"),
     keep_answers: Annotated[
         bool, typer.Option("--keep-answers", help="Keep what was answered in the journal.")
