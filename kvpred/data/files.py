@@ -65,10 +65,14 @@ class Table:
             more = f" ({bad.size} rows are like this)" if bad.size > 1 else ""
             raise self.bad_cell(int(bad[0]), name, message + more)
 
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Return a column as numbers of any kind; a cell that is none becomes NaN."""
+        cells = self.columns[name]
+        return np.fromiter(map(_parse_float, cells, repeat(np.nan)), np.float64, len(cells))
+
     def floats(self, name: str) -> NDArray[np.float64]:
         """Return a column as numbers that are finite and not negative; empty cells become NaN."""
-        cells = self.columns[name]
-        values = np.fromiter(map(_parse_float, cells, repeat(np.nan)), np.float64, len(cells))
+        cells, values = self.columns[name], self.numbers(name)
         filled = np.fromiter(map(bool, cells), np.bool_, len(cells))
         self.check(np.isfinite(values) | ~filled, name, "expected a finite number")
         self.check((values >= 0) | ~filled, name, "expected a number that is not negative")

@@ -191,13 +191,9 @@ def read_longbench(path: Path | str) -> dict[str, list[Sample]]:
     DataError
         If a file is missing or no JSONL, or a field is missing or wrong; it names file, line and field.
     """
-    path = Path(path)
-    files = sorted(path.glob("*.jsonl")) if is_folder(path) else [path]
-    if not files:
-        raise DataError("the folder holds no .jsonl files", path=path)
     found: dict[str, list[Sample]] = {}
     places: dict[tuple[str, str], str] = {}
-    for line in (line for file in files for line in _lines(file)):
+    for line in (line for file in sample_files(path) for line in _lines(file)):
         sample = _sample(line, found)
         place = f"line {line.row} of {line.path.name}"
         first = places.setdefault((sample.dataset, sample.id), place)
@@ -205,6 +201,21 @@ def read_longbench(path: Path | str) -> dict[str, list[Sample]]:
             raise line.error(f"{sample.dataset} has this id twice, first on {first}", "_id", sample.id)
         found.setdefault(sample.dataset, []).append(sample)
     return found
+
+
+def sample_files(path: Path | str) -> list[Path]:
+    """Return the files that `read_longbench` reads, in its order.
+
+    Raises
+    ------
+    DataError
+        If a folder holds none.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.jsonl")) if is_folder(path) else [path]
+    if not files:
+        raise DataError("the folder holds no .jsonl files", path=path)
+    return files
 
 
 @dataclass(frozen=True, slots=True)

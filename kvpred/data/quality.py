@@ -79,17 +79,10 @@ def read_quality(path: Path | str = PACKAGED) -> list[PublishedQuality]:
         table.check((values > 0) & (values <= 1), name, "expected a share between 0 and 1")
         columns[name] = values.tolist()
     for name in _SIGNED:
-        values = np.array([_number(cell) for cell in table.columns[name]])
+        values = table.numbers(name)
         table.check(np.isfinite(values) & (values <= 1), name, "expected a number of at most 1")
         columns[name] = values.tolist()
     return [
         PublishedQuality(**dict(zip(COLUMNS, row, strict=True)))
         for row in zip(*(columns[name] for name in COLUMNS), strict=True)
     ]
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")

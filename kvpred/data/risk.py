@@ -112,20 +112,13 @@ def read_risk(path: Path | str = PACKAGED) -> list[PublishedRisk]:
         table.check((values >= 0) & (values <= 1), name, "expected a share between 0 and 1")
         columns[name] = values.tolist()
     for name in _SIGNED:
-        values = np.array([_number(cell) for cell in table.columns[name]])
+        values = table.numbers(name)
         table.check(np.isfinite(values) & (values <= 1), name, "expected a number of at most 1")
         columns[name] = values.tolist()
     return [
         PublishedRisk(**dict(zip(COLUMNS, row, strict=True)))
         for row in zip(*(columns[name] for name in COLUMNS), strict=True)
     ]
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
 
 
 def read_sizes(path: Path | str) -> Sizes:

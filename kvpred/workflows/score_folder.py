@@ -10,9 +10,10 @@ from typing import Any
 
 from kvpred.data.files import format_table, write_text
 from kvpred.data.longbench import Sample, get_dataset
+from kvpred.data.risk import FEATURES_FILE
 from kvpred.data.scores import ScoreRun, run_name, score_path, write_scores
 
-FEATURES, MANIFEST = "features.csv", "manifest.json"
+MANIFEST = "manifest.json"
 COLUMNS = (
     "dataset", "id", "task", "prompt_tokens", "input_chars", "context_chars", "answers", "truncated",
 )  # fmt: skip
@@ -85,7 +86,7 @@ def score_file_names(runs: Mapping[str, ScoreRun]) -> list[str]:
 def write_features(folder: Path, lines: Sequence[Line], done: Samples) -> None:
     """Write what is known of finished samples before they are answered, one row each; no file for none."""
     if not done:
-        (folder / FEATURES).unlink(missing_ok=True)
+        (folder / FEATURES_FILE).unlink(missing_ok=True)
         return
     built = {(line["dataset"], line["id"]): line for line in lines}
     rows = [
@@ -102,7 +103,7 @@ def write_features(folder: Path, lines: Sequence[Line], done: Samples) -> None:
         for dataset, own in done.items()
         for one in own
     ]
-    write_text(folder / FEATURES, format_table(COLUMNS, rows))
+    write_text(folder / FEATURES_FILE, format_table(COLUMNS, rows))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -116,4 +117,4 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def files_of(folder: Path) -> list[str]:
     """Return the names of what was made of a folder's journal, as its manifest has them."""
     named = map(str, read_manifest(folder).get("score_files", []))
-    return [FEATURES, *(name for name in named if Path(name).name == name), MANIFEST]
+    return [FEATURES_FILE, *(name for name in named if Path(name).name == name), MANIFEST]

@@ -10,8 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from kvpred.data.files import is_folder
-from kvpred.data.longbench import DATASETS, Sample, get_dataset, read_longbench, read_templates
+from kvpred.data.longbench import DATASETS, Sample, get_dataset, read_longbench, read_templates, sample_files
 from kvpred.data.sites import RunSite
 from kvpred.engines.plan import MeasurePlan, what_runs
 from kvpred.errors import UsageError
@@ -176,8 +175,7 @@ def _max_tokens(request: ScoreRequest, answer: int) -> int:
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    files = sorted(path.glob("*.jsonl")) if is_folder(path) else [path]
-    return {file.name: _sha256(file.read_bytes()) for file in files}
+    return {file.name: _sha256(file.read_bytes()) for file in sample_files(path)}
 
 
 def _sha256(content: bytes) -> str:
