@@ -88,8 +88,9 @@ def validate_command(
         _of_traffic("--served", help="Simulate the requests that `kvpred measure --conversations` served."),
     ] = None,
     scheduler: Annotated[
-        str, _of_traffic("--scheduler", help="That the engine has: vllm (prompts first) or sarathi.")
-    ] = "vllm",
+        str | None,
+        _of_traffic("--scheduler", help="vllm (prompts first) or sarathi; the engine's own if not given."),
+    ] = None,
     form: FormatOption = Format.table,
 ) -> None:
     """Judge a predictor: on its own sites, held out, on runs that it has not seen, or on new ones (--live).

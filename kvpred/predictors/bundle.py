@@ -97,7 +97,7 @@ def _stage_to_json(stage: StageCalibration) -> dict[str, Any]:
     fits = stage.fits
     return {
         "form": {"stage": fits.form.stage, "overlap": fits.form.overlap, "hinge": fits.form.hinge}
-        | ({"crowded": True} if fits.form.crowded else {}),
+        | {flag: True for flag in ("crowded", "batched", "joint") if getattr(fits.form, flag)},
         "methods": {
             name: {
                 "coef": fit.coef.tolist(),

@@ -52,7 +52,8 @@ class StepClock:
     tokens and of their squares, a decode step with its sequences and the sum of the tokens that they attend
     to. In a step that does both, decoding tokens pass the linear layers with the prompts', and only their
     attention comes on top; it takes no less than its decoding sequences alone (an assumption: chunked
-    prefill as in Sarathi-Serve, Agrawal et al., OSDI 2024, rests on it).
+    prefill as in Sarathi-Serve, Agrawal et al., OSDI 2024, rests on it). Where attention is joint, a step
+    with prompts computes that of all its tokens to all that any of its sequences attends to.
 
     Parameters
     ----------
@@ -85,10 +86,11 @@ class StepClock:
         decodes : iterable of (int, int)
             Of each decoding sequence: tokens in its cache before this step, and those of its prompt.
         """
-        tokens = squares = n_decodes = 0
-        prompt_extra_s = decode_extra_s = attended = 0.0
+        tokens = seen = n_decodes = 0
+        squares = prompt_extra_s = decode_extra_s = attended = 0.0
         for passed, chunk in prefills:
             tokens += chunk
+            seen += passed + chunk
             squares += (passed + chunk) ** 2 - passed**2
             prompt_extra_s += self._extra_of_prompt(passed + chunk) - self._extra_of_prompt(passed)
         for kv_len, prompt_len in decodes:
@@ -98,8 +100,10 @@ class StepClock:
             decode_extra_s += extra_s
         if not tokens + n_decodes:
             return 0.0
-        prompts = self._prompts(tokens + n_decodes, squares + n_decodes) if tokens else None
-        decoding = self._parts("decode", n_decodes, attended / n_decodes) if n_decodes else None
+        of_all = tokens + n_decodes
+        pairs = of_all * (seen + attended) if self._joint else squares + n_decodes
+        prompts = self._parts("prefill", of_all, pairs) if tokens else None
+        decoding = self._parts("decode", n_decodes, attended) if n_decodes else None
         step_s = beside_s = 0.0
         if decoding is not None:
             # No more is saved than attention takes.
@@ -114,21 +118,31 @@ class StepClock:
     def _fitted(self) -> bool:
         return self.fit_of == self.method.spec
 
-    def _prompts(self, tokens: int, squares: int) -> _Parts:
-        # As many prompts of one length as have these tokens and squares.
-        length = max(squares / tokens, 1.0)
-        return self._parts("prefill", tokens / length, length)
+    @property
+    def _joint(self) -> bool:
+        return self.prefill.fits[self.fit_of].form.joint
 
-    def _parts(self, stage: str, bsz: float, length: float) -> _Parts:
+    def _parts(self, stage: str, many: int, attention: float) -> _Parts:
+        """Return the parts of a prefill of so many tokens, or of decoding so many sequences.
+
+        ``attention`` counts what grows with it: pairs of tokens, or tokens attended to.
+        """
         fit = (self.prefill if stage == "prefill" else self.decode).fits[self.fit_of]
         form, coef = fit.form, fit.coef.tolist()
         if form.profile is not None:
+            # As many sequences of one length as have these tokens and pairs.
+            length = max(attention / many, 1.0)
+            bsz = many / length if stage == "prefill" else many
             shared_s, attention_s = self._profiled(stage, fit, bsz, length)
             return _Parts(coef[0], coef[1] * shared_s, coef[2] * attention_s, form.overlap)
-        terms = _terms(fit, bsz, length)
-        attention_s = coef[ATTENTION] * terms[ATTENTION] + (coef[-1] * terms[-1] if form.crowded else 0.0)
-        device_s = sum(c * term for c, term in zip(coef[1:], terms[1:], strict=True))
-        return _Parts(coef[0], device_s - attention_s, attention_s, form.overlap)
+        shared_s, attention_s = coef[1] * many, coef[ATTENTION] * attention
+        if form.hinge is not None:
+            shared_s += coef[3] * max(many - form.hinge, 0)
+        if form.crowded and many > 1:
+            attention_s += coef[-1] * attention
+        if form.batched and many > 1:
+            shared_s += coef[-1]
+        return _Parts(coef[0], shared_s, attention_s, form.overlap)
 
     def _profiled(self, stage: str, fit: StageFit, bsz: float, length: float) -> tuple[float, float]:
         place = round(log(length) / _LENGTH_STEP)
@@ -193,16 +207,3 @@ def clock_for(predictor: Predictor, method: Method, place: Place, engine: str) -
         for stage in (predictor.stages["prefill"], predictor.stages["decode"])
     )
     return StepClock(method, place, prefill, decode, method.spec if known.measured else BASELINE)
-
-
-def _terms(fit: StageFit, bsz: float, length: float) -> tuple[float, ...]:
-    """Return `StageForm.terms` of one batch, in plain numbers."""
-    form = fit.form
-    if form.stage == "prefill":
-        return 1.0, bsz * length, bsz * length**2
-    terms: tuple[float, ...] = (1.0, bsz, bsz * length)
-    if form.hinge is not None:
-        terms += (max(bsz - form.hinge, 0.0),)
-    if form.crowded:
-        terms += (bsz * length if bsz > 1 else 0.0,)
-    return terms

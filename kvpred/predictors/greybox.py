@@ -3,9 +3,11 @@
 ``time = (fixed^p + (sum_k coef_k * term_k)^p)^(1/p)`` with non-negative coefficients in seconds, where
 
 - decode: terms ``bsz`` and ``bsz * attended`` (tokens of KV cache that the step reads), and, where the runs
-  ask for it, a hinge ``max(bsz - h, 0)``, or a second ``bsz * attended`` of batches of more than one sequence
-  (a kernel that reads one long cache is not the one that reads many);
-- prefill: terms ``bsz * prompt_len`` (linear layers) and ``bsz * prompt_len^2`` (attention).
+  ask for it, a hinge ``max(bsz - h, 0)``, or for batches of several sequences a second ``bsz * attended``
+  (a kernel that reads one long cache is not the one that reads many) or a second fixed cost (matrices are
+  multiplied by matrices, not by vectors);
+- prefill: terms ``bsz * prompt_len`` (linear layers) and ``bsz * prompt_len^2`` (attention), or
+  ``(bsz * prompt_len)^2`` where a kernel runs all prompts as one under a mask.
 
 Where a profile of operators is at hand, its times take the place of the device terms: the sum of all shared
 operators, and attention, each with a multiplier.
@@ -70,6 +72,11 @@ class StageForm:
         Batch size above which decode steps take an extra cost per sequence.
     crowded : bool
         Whether a cached token costs more where a decode step reads the caches of several sequences.
+    batched : bool
+        Whether a decode step costs more by itself where it has several sequences.
+    joint : bool
+        Whether prefill computes, and then masks, the attention of every token of a step to every other,
+        those of other sequences among them.
     profile : DeviceTimes or None
         Profiled operators in place of the polynomial terms.
     """
@@ -79,6 +86,8 @@ class StageForm:
     hinge: int | None = None
     profile: DeviceTimes | None = None
     crowded: bool = False
+    batched: bool = False
+    joint: bool = False
 
     def terms(self, *, bsz: ArrayLike, length: ArrayLike) -> Array:
         """Return the terms, shape (n, n_terms), of batches of ``bsz`` sequences.
@@ -91,13 +100,15 @@ class StageForm:
             device_s = self.profile.device_s(self.stage, bsz=batch, length=tokens)
             return np.concatenate([one[..., None], device_s], axis=-1)
         if self.stage == "prefill":
-            columns = [one, batch * tokens, batch * tokens**2]
+            columns = [one, batch * tokens, (batch * tokens) ** 2 if self.joint else batch * tokens**2]
         else:
             columns = [one, batch, batch * tokens]
             if self.hinge is not None:
                 columns.append(np.maximum(batch - self.hinge, 0.0))
             if self.crowded:
                 columns.append(np.where(batch > 1, batch * tokens, 0.0))
+            if self.batched:
+                columns.append(np.where(batch > 1, 1.0, 0.0))
         return np.stack(columns, axis=-1)
 
     @property
@@ -110,7 +121,9 @@ class StageForm:
         names: tuple[str, ...] = ("fixed", "per sequence", "per attended token")
         if self.hinge is not None:
             names += (f"per sequence beyond {self.hinge}",)
-        return (*names, "per attended token, batch > 1") if self.crowded else names
+        if self.crowded:
+            names += ("per attended token, batch > 1",)
+        return (*names, "fixed, batch > 1") if self.batched else names
 
     def times(self, terms: Array, coef: Array) -> Array:
         """Return the time in seconds of each row of terms."""

@@ -151,7 +151,8 @@ def transfer(fits: StageFits, origin: Place, target: Place) -> StageFits:
         reads = target.weights_s / origin.weights_s
         shared = linear if fits.form.profile is None else reads
         cached = target.kv_token_s / origin.kv_token_s
-        ratios = np.array([layers, shared, cached, cached if fits.form.crowded else linear])
+        more = cached if fits.form.crowded else reads if fits.form.batched else linear
+        ratios = np.array([layers, shared, cached, more])
 
     def scaled(fit: StageFit) -> StageFit:
         ratio = ratios[: len(fit.coef)]

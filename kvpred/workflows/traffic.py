@@ -15,6 +15,7 @@ from kvpred.data.traces import Trace
 from kvpred.engines.traffic import MANIFEST, REQUESTS
 from kvpred.errors import DataError, UsageError
 from kvpred.evaluation.traffic import JudgedTraffic, joined, judge_traffic
+from kvpred.hardware import get_engine_spec
 from kvpred.methods import get_method
 from kvpred.predictors import bundle
 from kvpred.predictors.length import bundle as length_bundle
@@ -31,7 +32,7 @@ def judge_served(
     folder: Path,
     predictor_folder: Path,
     *,
-    scheduler: str = "vllm",
+    scheduler: str | None = None,
     conversations: Sequence[Path] = (),
     tokenizer: str = ESTIMATED,
     seed: int = 0,
@@ -46,8 +47,8 @@ def judge_served(
     predictor_folder : Path
         Bundle that was calibrated on the same engine, model and device; it must not have seen these runs,
         and cannot have: it learns from batches.
-    scheduler : {"vllm", "sarathi"}
-        That the engine has.
+    scheduler : {"vllm", "sarathi"}, optional
+        What the engine follows; as is known of it, if not given.
     conversations : sequence of Path
         Which the requests were drawn from: the packaged predictor of lengths, out of fold, foretells how many
         tokens all answers have.
@@ -78,9 +79,10 @@ def judge_served(
             get_method(spec),
             predictor.place,
             predictor.engine,
-            scheduler=scheduler,
+            scheduler=scheduler or get_engine_spec(manifest["engine"]).scheduler,
             max_bsz=manifest["max_bsz"],
             max_batch_tokens=manifest["max_tokens"],
+            chunk_tokens=manifest["max_tokens"],
         )
         simulated[run, spec] = simulate(trace_of(served, name=run), replica).served
     unknown = sorted({spec for _, spec in measured if get_method(spec).spec not in predictor.methods})

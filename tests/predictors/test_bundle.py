@@ -15,7 +15,7 @@ import kvpred
 from kvpred.data.sites import SITE_COLUMNS
 from kvpred.errors import DataError, UsageError
 from kvpred.predictors.bundle import save
-from kvpred.predictors.greybox import StageFit, StageForm
+from kvpred.predictors.greybox import Array, StageFit, StageForm
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.sealed import SCHEMA_VERSION
 
@@ -71,14 +71,20 @@ def test_what_is_loaded_is_what_was_saved(made_up: Predictor, tmp_path: Path) ->
         np.testing.assert_array_equal(getattr(again.sites, name), getattr(made_up.sites, name))
 
 
-def test_a_form_with_crowded_caches_is_kept(made_up: Predictor, tmp_path: Path) -> None:
-    stage = made_up.stages["decode"]
-    form = StageForm("decode", crowded=True)
-    coef = np.array([0.0066, 2.5e-4, 9.5e-7, 8.5e-7])
-    wide = {name: StageFit(form, coef, np.eye(4)) for name in stage.fits.fits}
-    crowded = replace(stage, fits=replace(stage.fits, form=form, fits=wide))
-    save(replace(made_up, stages={**made_up.stages, "decode": crowded}), tmp_path / "made")
-    again = kvpred.load(tmp_path / "made").stages["decode"].fits
+@pytest.mark.parametrize(
+    ("form", "coef"),
+    [
+        (StageForm("decode", crowded=True), np.array([0.0066, 2.5e-4, 9.5e-7, 8.5e-7])),
+        (StageForm("decode", batched=True), np.array([0.056, 2e-4, 1.7e-5, 0.012])),
+        (StageForm("prefill", joint=True), np.array([0.08, 7.9e-4, 5.1e-7])),
+    ],
+)
+def test_an_unusual_form_is_kept(made_up: Predictor, tmp_path: Path, form: StageForm, coef: Array) -> None:
+    stage = made_up.stages[form.stage]
+    fits = {name: StageFit(form, coef, np.eye(len(coef))) for name in stage.fits.fits}
+    unusual = replace(stage, fits=replace(stage.fits, form=form, fits=fits))
+    save(replace(made_up, stages={**made_up.stages, form.stage: unusual}), tmp_path / "made")
+    again = kvpred.load(tmp_path / "made").stages[form.stage].fits
     assert again.form == form
     assert again.fits["fp16"].coef.tolist() == coef.tolist()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from kvpred.hardware import get_device
 from kvpred.methods import get_method, list_methods
 from kvpred.models import get_model
 from kvpred.predictors.clock import StepClock, clock_for
+from kvpred.predictors.greybox import ATTENTION, StageFit, StageForm
 from kvpred.predictors.in_place import predictor_of_steps
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import Place
@@ -60,6 +63,30 @@ def test_profiled_operators_tick_as_predicted(method: str) -> None:
 
     assert ticks.step_s([(0, 700)] * 4) == pytest.approx(predicted.ttft_s, rel=5e-3)
     assert ticks.step_s((), [(700, 700)] * 4) == pytest.approx(predicted.tpot_s, rel=5e-3)
+
+
+def test_joint_attention_meets_everything_that_a_step_reads() -> None:
+    usual = clock()
+    coef = np.array([0.08, 8e-4, 5e-7])
+    joint = StageFit(StageForm("prefill", joint=True), coef, np.zeros((3, 3)))
+    ticks = replace(usual, prefill=replace(usual.prefill, form=joint.form, fits={"fp16": joint}))
+
+    assert ticks.step_s([(0, 300)] * 4) == pytest.approx(joint.times(bsz=4, length=300))
+    # Prompts of 100 and 500 tokens, the second one after 200, beside a sequence that attends to 1,000.
+    together = ticks.step_s([(0, 100), (200, 500)], [(1000, 900)])
+    attended = usual.decode.fits["fp16"].coef[ATTENTION] * 1000
+    assert together == pytest.approx(0.08 + 8e-4 * 601 + 5e-7 * 601 * (100 + 700 + 1000) + attended)
+    assert ticks.step_s((), [(1000, 900)]) == usual.step_s((), [(1000, 900)])
+
+
+def test_batched_steps_tick_as_their_form() -> None:
+    usual = clock()
+    coef = np.array([0.056, 2e-4, 1.7e-5, 0.012])
+    batched = StageFit(StageForm("decode", batched=True), coef, np.zeros((4, 4)))
+    ticks = replace(usual, decode=replace(usual.decode, form=batched.form, fits={"fp16": batched}))
+    for bsz in (1, 3):
+        expected = batched.times(bsz=bsz, length=500)
+        assert ticks.step_s((), [(500, 400)] * bsz) == pytest.approx(expected)
 
 
 def test_a_step_of_nothing_takes_no_time() -> None:

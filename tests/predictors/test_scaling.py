@@ -42,6 +42,15 @@ def test_all_reading_of_the_cache_scales_with_its_bytes(packaged: Predictor) -> 
     np.testing.assert_allclose(carried.fits["fp16"].coef[2:], 2 * fit.coef[2:])
 
 
+def test_what_a_batch_adds_scales_with_the_weights(packaged: Predictor) -> None:
+    fits = packaged.stages["decode"].fits
+    form = StageForm("decode", batched=True)
+    fit = StageFit(form, np.array([0.03, 2e-4, 8e-7, 4e-3]), np.zeros((4, 4)))
+    slower = replace(A6000, memory_bandwidth_bytes_s=A6000.memory_bandwidth_bytes_s / 2)
+    carried = transfer(replace(fits, form=form, fits={"fp16": fit}), packaged.place, Place(LLAMA, slower))
+    assert carried.fits["fp16"].coef[3] == pytest.approx(2 * fit.coef[3])
+
+
 @given(fixed_s=st.just(0.0) | st.floats(1e-9, 0.1))
 def test_no_fixed_cost_is_too_small_to_stay_as_it_is(packaged: Predictor, fixed_s: float) -> None:
     fits = packaged.stages["decode"].fits

@@ -28,6 +28,7 @@ def test_the_target_holds_the_largest_batch_and_the_probe() -> None:
     target = plan_measurement(REQUEST).target
 
     assert (target.max_bsz, target.max_seq_len, target.max_tokens) == (2, 2032, 2032)
+    assert plan_measurement(replace(REQUEST, room=9000)).target.max_tokens == 9000
     small = plan_measurement(replace(REQUEST, methods={"fp16": [RunSite(1, 8)]})).target
     assert small.max_seq_len == small.max_tokens == 1040
 

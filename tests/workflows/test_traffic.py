@@ -30,7 +30,7 @@ MANIFEST_OF = {
 METHODS = ("fp16", "h2o", "kivi")
 
 
-def write_folder(folder: Path, *, slower: float = 1.0, **changes: object) -> Path:
+def write_folder(folder: Path, *, slower: float = 1.0, scheduler: str = "vllm", **changes: object) -> Path:
     """Write requests that the packaged predictor's own server served, slower than it says."""
     rng = np.random.default_rng(0)
     n = 60
@@ -45,8 +45,9 @@ def write_folder(folder: Path, *, slower: float = 1.0, **changes: object) -> Pat
     runs = {}
     for name in METHODS:
         replica = replica_for(
-            predictor, get_method(name), predictor.place, "lmdeploy", max_bsz=16, max_batch_tokens=8192
-        )
+            predictor, get_method(name), predictor.place, "lmdeploy",
+            scheduler=scheduler, max_bsz=16, max_batch_tokens=8192, chunk_tokens=8192,
+        )  # fmt: skip
         runs["1-qps/1", get_method(name).spec] = simulate(trace, replica, slower=slower).served
     folder.mkdir(exist_ok=True)
     write_requests(folder / REQUESTS, runs)
@@ -72,6 +73,18 @@ def test_a_server_that_is_slower_is_told_so(tmp_path: Path) -> None:
         latency = cell.error["e2e_mean_s"]
         assert latency is not None
         assert latency < -0.0909
+
+
+def test_an_engine_is_simulated_as_it_schedules(tmp_path: Path) -> None:
+    engine = "transformers-paged"
+    bundle.save(replace(bundle.load(kvpred.PACKAGED), engine=engine), tmp_path / "bundle")
+    folder = write_folder(tmp_path / "served", scheduler="sarathi", engine=engine)
+    own = judge_served(folder, tmp_path / "bundle")
+    other = judge_served(folder, tmp_path / "bundle", scheduler="vllm")
+    assert own.report.mean_error("e2e_mean_s") == pytest.approx(0, abs=1e-6)
+    error = other.report.mean_error("e2e_mean_s")
+    assert error is not None
+    assert error > 1e-3
 
 
 def test_a_busy_host_and_methods_without_runs_are_noted(tmp_path: Path) -> None:
