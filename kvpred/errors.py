@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -15,6 +17,46 @@ class UsageError(KvpredError):
     """A request that makes no sense as asked: an unknown name, a parameter out of range."""
 
     exit_code = 2
+
+
+def unknown_name(
+    kind: str,
+    name: object,
+    known: Iterable[str],
+    *,
+    spellings: Mapping[str, str] | None = None,
+    otherwise: str = "",
+) -> UsageError:
+    """Return the error that a name is not known, with the nearest one that is.
+
+    Parameters
+    ----------
+    kind : str
+        What it names, such as ``method``.
+    name : object
+        As it was written.
+    known : iterable of str
+        All that it could have been.
+    spellings : mapping of str to str, optional
+        Ways to write them, all in small letters and with hyphens, to the nearest of which is pointed; `known`
+        if not given.
+    otherwise : str
+        What else can be done, added to the list.
+
+    Examples
+    --------
+    >>> print(unknown_name("engine", "vlm", ["lmdeploy", "vllm"]))
+    Engine 'vlm' is not known. Did you mean vllm? Known engines: lmdeploy, vllm.
+    """
+    known = list(known)
+    nearest = dict(spellings or zip(known, known, strict=True))
+    written = str(name).strip().lower().replace("_", "-").replace(" ", "-")
+    close = difflib.get_close_matches(written, nearest, n=1)
+    hint = f" Did you mean {nearest[close[0]]}?" if close else ""
+    return UsageError(
+        f"{kind.capitalize()} {str(name)[:80]!r} is not known.{hint} "
+        f"Known {kind}s: {', '.join(known)}{otherwise}."
+    )
 
 
 class DataError(KvpredError):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kvpred.data.longbench import Task
 from kvpred.data.risk import ALL_TASKS, PublishedRisk
-from kvpred.errors import UsageError
+from kvpred.errors import unknown_name
 from kvpred.evaluation.quality import QualityMatch
 
 
@@ -83,6 +82,4 @@ def get_task(name: str) -> Task:
     known = [task.value for task in Task]
     if key in known:
         return Task(key)
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise UsageError(f"Task type {name[:80]!r} is not known.{hint} Known task types: {', '.join(known)}.")
+    raise unknown_name("task type", name, known)

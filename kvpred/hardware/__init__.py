@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from kvpred.errors import UsageError
+from kvpred.errors import unknown_name
 from kvpred.hardware.catalogue import ALIASES, CATALOGUE
 from kvpred.hardware.engine_specs import DEFAULT_RESERVE_BYTES, EngineSpec, get_engine_spec, list_engine_specs
 from kvpred.hardware.host import HOST_CPU, cuda_device, detect_cpu, detect_host
@@ -67,9 +66,10 @@ def get_device(name_or_path: str | Path) -> DeviceSpec:
         return CATALOGUE[key]
     if key == HOST_CPU:
         return detect_cpu()
-    close = difflib.get_close_matches(key, [*CATALOGUE, *ALIASES], n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise UsageError(
-        f"Device {str(name_or_path)[:80]!r} is not known.{hint} Known devices: {', '.join(CATALOGUE)}, "
-        f"{HOST_CPU}; for any other give the path of a TOML device file."
+    raise unknown_name(
+        "device",
+        name_or_path,
+        [*CATALOGUE, HOST_CPU],
+        spellings={name: name for name in (*CATALOGUE, *ALIASES)},
+        otherwise="; for any other give the path of a TOML device file",
     )

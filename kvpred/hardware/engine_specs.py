@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from kvpred.errors import UsageError
+from kvpred.errors import unknown_name
 
 DEFAULT_RESERVE_BYTES = 2**30
 """Assumed bytes beside weights, cache and activations: CUDA context, workspaces, graphs, about 1 GiB.
@@ -40,6 +39,8 @@ class EngineSpec:
         The extra of kvpred that runs it; None if kvpred does not start it.
     source : str
         Where the numbers come from.
+    scheduler : {"vllm", "sarathi"}
+        Where kvpred feeds it requests over time: what of `kvpred.simulation.replica.SCHEDULERS` it follows.
     """
 
     name: str
@@ -50,6 +51,7 @@ class EngineSpec:
     methods: tuple[str, ...]
     extra: str | None
     source: str
+    scheduler: str = "vllm"
 
 
 _SPECS = (
@@ -93,7 +95,8 @@ _SPECS = (
         methods=("fp16",),
         extra="profile",
         source="transformers 5.23 ContinuousBatchingConfig.page_size=256; kvpred sets max_batch_tokens so "
-        "that the prompts of a batch pass at once",
+        "that the prompts of a batch pass at once; FIFOScheduler passes prompts beside decoding requests",
+        scheduler="sarathi",
     ),
     EngineSpec(
         name="openvino",
@@ -179,6 +182,4 @@ def get_engine_spec(name: str) -> EngineSpec:
     key = name.strip().lower()
     if key in _CATALOGUE:
         return _CATALOGUE[key]
-    close = difflib.get_close_matches(key, _CATALOGUE, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise UsageError(f"Engine {name[:80]!r} is not known.{hint} Known engines: {', '.join(_CATALOGUE)}.")
+    raise unknown_name("engine", name, _CATALOGUE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import kvpred.methods
-from kvpred.errors import UsageError
+from kvpred.errors import UsageError, unknown_name
 from kvpred.methods.base import Method
 
 if TYPE_CHECKING:
@@ -111,9 +110,7 @@ def _find(name: str) -> type[Method]:
     known = _own() | _foreign()
     if key in known:
         return known[key]
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise UsageError(f"Method {name[:80]!r} is not known.{hint} Known methods: {', '.join(sorted(known))}.")
+    raise unknown_name("method", name, sorted(known))
 
 
 def _parameters(method: type[Method], text: str) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from kvpred.errors import UsageError
+from kvpred.errors import unknown_name
 from kvpred.models.catalogue import CATALOGUE, SPELLINGS, normalise
 from kvpred.models.spec import WEIGHT_BITS, ModelSpec
 
@@ -51,11 +50,12 @@ def get_model(name_or_path: str | Path) -> ModelSpec:
         from kvpred.models.hf import read_config  # pydantic: only where a file is read
 
         return read_config(path)
-    close = difflib.get_close_matches(spelling, SPELLINGS, n=1)
-    hint = f" Did you mean {SPELLINGS[close[0]]}?" if close else ""
-    raise UsageError(
-        f"Model {str(name_or_path)[:80]!r} is not known.{hint} Known models: {', '.join(CATALOGUE)}; for any "
-        "other give the path of its Hugging Face config.json."
+    raise unknown_name(
+        "model",
+        name_or_path,
+        CATALOGUE,
+        spellings=SPELLINGS,
+        otherwise="; for any other give the path of its Hugging Face config.json",
     )
 
 

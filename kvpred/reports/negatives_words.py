@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from kvpred.data.longbench import DATASETS, Task
+from kvpred.data.scores import run_labels
 from kvpred.errors import UsageError
 from kvpred.evaluation.negatives import Definition, Negatives, NegativeStudy, mean_score
 
@@ -54,9 +55,9 @@ class SetScore:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Shorten runs' names: without the parts that all share, or all of one method.
+    """Shorten runs' labels: without the parts that all of one method share.
 
-    A name's first part, its method, stays, and so does the first that is left of the others.
+    A label's first part, its method, stays, and so does the first of the others.
 
     Examples
     --------
@@ -64,13 +65,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     >>> list(short_names(names).values())
     ['hf', 'kivi 4bits', 'h2o c256', 'h2o c512']
     """
-    parts = {name: name.split("_") for name in names}
-    common = set.intersection(*(set(rest) for _, *rest in parts.values())) if len(parts) > 1 else set()
+    parts = {name: label.split("_") for name, label in run_labels(names).items()}
     short = {}
     for name, (method, *rest) in parts.items():
         same = set.intersection(*(set(other) for other in parts.values() if other[0] == method))
-        left = [part for part in rest if part not in common]
-        short[name] = " ".join([method, *left[:1], *(part for part in left[1:] if part not in same)])
+        short[name] = " ".join([method, *rest[:1], *(part for part in rest[1:] if part not in same)])
     taken = Counter(short.values())
     return {name: one if taken[one] == 1 else name for name, one in short.items()}
 
