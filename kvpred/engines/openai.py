@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from kvpred.engines.base import Engine, EngineError, Generation, Target, Usage
@@ -91,18 +92,32 @@ class OpenAI(Engine):
         """Read the server's metrics while one sequence runs.
 
         vLLM and SGLang tell the capacity in tokens, TGI does so in ``/info``, LMDeploy tells the share in
-        use, from which the capacity follows; llama.cpp and ``transformers serve`` tell nothing.
+        use, from which the capacity follows; llama.cpp and ``transformers serve`` tell nothing. The prompt
+        is shorter where the server says that its context is.
+
+        Raises
+        ------
+        UsageError
+            If the server says that it stores its cache as another method does.
         """
         dialect = self._dialect(method)
         server = dialect.server
+        if context := server.context_tokens(dialect.model):
+            prompt_len = max(min(prompt_len, context - output_len), 1)
         idle = server.cache_state()
         if idle is None:
             tokens = server.get_json("/info").get("max_batch_total_tokens")
             kv_len = prompt_len + output_len
             known = isinstance(tokens, int) and tokens > 0
             return Usage(kv_len, capacity_tokens=tokens, source="/info") if known else None
+        if idle.method not in (None, method.name):
+            raise UsageError(
+                f"{server.shown} stores its cache as {idle.told['cache_dtype']}: that is {idle.method}, not "
+                f"{method.name}. Give each method its own server, --url METHOD=URL."
+            )
         prompt = dialect.prompt(prompt_len, seed=self.target.seed)
-        answer, states = server.watch(dialect.path, dialect.body(prompt, output_len))
+        with _saying_what_fits(prompt_len, output_len):
+            answer, states = server.watch(dialect.path, dialect.body(prompt, output_len))
         kv_len = answer.prompt_tokens + len(answer.arrivals_s)
         share = max((state.used_share or 0.0 for state in states), default=0.0) - (idle.used_share or 0.0)
         capacity = idle.capacity_tokens or (kv_len / share if share > 0 else None)
@@ -129,7 +144,7 @@ class OpenAI(Engine):
         return {what: " / ".join(sorted(values)) for what, values in found.items()}
 
     def settings(self) -> dict[str, Any]:
-        """Return each method's server, without credentials, and how it is asked."""
+        """Return each method's server, without credentials, how it is asked, and what it tells of its KV."""
         asked = {method.spec: self._dialect(method) for method in self.methods}
         return {
             spec: {
@@ -138,6 +153,7 @@ class OpenAI(Engine):
                 "endpoint": dialect.path,
                 "prompts": "token ids" if dialect.token_ids else "words",
                 "full_length_fields": sorted(dialect.full_length(1)),
+                "cache": dict(state.told) if (state := dialect.server.cache_state()) else {},
             }
             for spec, dialect in asked.items()
         }
@@ -153,15 +169,22 @@ class OpenAI(Engine):
         def bodies() -> list[Fields]:
             return [dialect.body(dialect.prompt(prompt_len, seed=seed), output_len) for _ in range(bsz)]
 
-        try:
+        with _saying_what_fits(prompt_len, output_len):
             return dialect.server.stream(dialect.path, bodies)
-        except RefusedError as refusal:
-            if refusal.status not in (400, 413, 422):
-                raise
-            raise UsageError(
-                f"{refusal} It takes shorter requests: {prompt_len:,} + {output_len} tokens may be more than "
-                "its context. Use a shorter --prompt-len, or start it with a longer context."
-            ) from None
+
+
+@contextmanager
+def _saying_what_fits(prompt_len: int, output_len: int) -> Iterator[None]:
+    """Say of a request that a server refuses, after it took a short one, what is wrong with it."""
+    try:
+        yield
+    except RefusedError as refusal:
+        if refusal.status not in (400, 413, 422):
+            raise
+        raise UsageError(
+            f"{refusal} It takes shorter requests: {prompt_len:,} + {output_len} tokens may be more than "
+            "its context. Use a shorter --prompt-len, or start it with a longer context."
+        ) from None
 
 
 def _timeout_s(target: Target) -> float:

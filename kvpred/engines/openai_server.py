@@ -132,9 +132,16 @@ class Server:
         EngineError
             If it is no API that may be used: down, hanging, denied, or a web site.
         """
+        return [str(model.get("id")) for model in self._models()]
+
+    def context_tokens(self, model: str) -> int | None:
+        """Return the most tokens of a sequence, prompt and answer, if the server says so (vLLM, SGLang)."""
+        told = {str(found.get("id")): found.get("max_model_len") for found in self._models()}.get(model)
+        return told if isinstance(told, int) and told > 0 else None
+
+    def _models(self) -> list[dict[str, Any]]:
         models = asyncio.run(self._get("/v1/models", strict=True))
-        found = _object(models).get("data")
-        return [str(model.get("id")) for model in found or [] if isinstance(model, dict)]
+        return [model for model in _object(models).get("data") or [] if isinstance(model, dict)]
 
     async def _get(self, path: str, *, strict: bool = False) -> httpx.Response:
         async with self._client() as client, self._blaming():

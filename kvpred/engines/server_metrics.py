@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -17,7 +17,17 @@ _SHARES = (
     "lmdeploy:gpu_cache_usage_perc",
 )  # fmt: skip
 _VLLM_CONFIG = "vllm:cache_config_info"
+_VLLM_TOLD = (
+    "cache_dtype", "block_size", "num_gpu_blocks", "kv_cache_size_tokens", "kv_cache_memory_bytes",
+    "enable_prefix_caching",
+)  # fmt: skip
 _CAPACITY = "sglang:max_total_num_tokens"
+# How the types begin that vLLM 0.32 stores a cache as (CacheDType in vllm/config/cache.py). "auto" is the
+# model's own type and names none.
+_METHODS = {
+    "bfloat16": "fp16", "float16": "fp16", "fp8": "kv-fp8", "int8": "kv-int8", "int4": "kv-int4",
+    "turboquant": "turboquant",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +42,20 @@ class CacheState:
         Share of it in use.
     source : str
         The metrics' names.
+    told : mapping of str to str
+        What vLLM says of its cache: type, pages, size, and whether prefixes are kept.
     """
 
     capacity_tokens: float | None
     used_share: float | None
     source: str
+    told: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str | None:
+        """Name of the method that the cache's type is, if the server names a type that is one."""
+        dtype = self.told.get("cache_dtype", "")
+        return next((method for begin, method in _METHODS.items() if dtype.startswith(begin)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +101,14 @@ def read_cache_state(text: str) -> CacheState | None:
     known = [(tokens, name) for tokens, name in capacities if tokens]
     if not shares and not known:
         return None
+    labels = next((sample.labels for sample in samples if sample.name == _VLLM_CONFIG), {})
+    told = {label: labels[label] for label in _VLLM_TOLD if labels.get(label, "None") != "None"}
     names = dict.fromkeys([*(name for _, name in known), *(sample.name for sample in shares)])
     return CacheState(
         capacity_tokens=max(known)[0] if known else None,
         used_share=max(sample.value for sample in shares) if shares else None,
         source=", ".join(names),
+        told=told,
     )
 
 

@@ -376,6 +376,56 @@ def test_a_server_without_a_list_of_models_must_be_told_one() -> None:
         assert "does not say which model it serves" in refusal(server, UsageError)
 
 
+def vllm_metrics(dtype: str, *, n_blocks: int = 100) -> str:
+    config = f'block_size="16",cache_dtype="{dtype}",num_gpu_blocks="{n_blocks}"'
+    return f"vllm:cache_config_info{{{config}}} 1.0\nvllm:kv_cache_usage_perc 0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "is_method"),
+    [("fp16", "fp8", "kv-fp8"), ("kv-int8", "fp8_e4m3", "kv-fp8"), ("kv-fp8", "bfloat16", "fp16")],
+)
+def test_a_cache_that_the_server_stores_as_another_method(method: str, dtype: str, is_method: str) -> None:
+    """An 8-bit cache of either kind has the same capacity: only the type tells them apart."""
+    with serving(good, metrics=vllm_metrics(dtype)) as server:
+        one = OpenAI(Target(TINY, urls={"": server.url}), [get_method(method)])
+        with pytest.raises(UsageError, match=f"as {dtype}: that is {is_method}, not {method}") as caught:
+            one.usage(get_method(method), prompt_len=16, output_len=4)
+        assert server.url in str(caught.value)
+
+
+@pytest.mark.parametrize(("method", "dtype"), [("fp16", "auto"), ("kv-int8", "int8_per_token_head")])
+def test_what_a_server_tells_of_its_cache_is_kept(method: str, dtype: str) -> None:
+    with serving(good, metrics=vllm_metrics(dtype)) as server:
+        one = OpenAI(Target(TINY, urls={"": server.url}), [get_method(method)])
+        found = one.usage(get_method(method), prompt_len=16, output_len=4)
+        assert found is not None
+        assert (found.kv_len, found.capacity_tokens) == (20, 1600)
+        told = {"cache_dtype": dtype, "block_size": "16", "num_gpu_blocks": "100"}
+        assert one.settings()[method]["cache"] == told
+
+
+def test_the_cache_is_probed_within_the_context_that_the_server_tells() -> None:
+    def reply(handler: Handler, body: dict[str, Any]) -> None:
+        fits = len(body["prompt"]) + body["max_tokens"] <= 40
+        (good if fits else status(400, '{"error": "context of 40 tokens exceeded"}'))(handler, body)
+
+    models = '{"data": [{"id": "toy", "max_model_len": 40}]}'
+    with serving(reply, v1__models=models, metrics=vllm_metrics("auto")) as server:
+        found = engine(server.url).usage(FP16, prompt_len=1024, output_len=N_TOKENS)
+    assert found is not None
+    assert (found.kv_len, found.capacity_tokens) == (40, 1600)
+
+
+def test_a_probe_longer_than_a_context_that_is_not_told() -> None:
+    too_long = status(400, '{"error": {"message": "context of 8 tokens exceeded"}}')
+    with (
+        serving(too_long, metrics=vllm_metrics("auto")) as server,
+        pytest.raises(UsageError, match=r"context of 8 tokens exceeded.*with a longer context"),
+    ):
+        engine(server.url).usage(FP16, prompt_len=16, output_len=N_TOKENS)
+
+
 def test_a_prompt_longer_than_the_context() -> None:
     with serving(status(400, '{"error": {"message": "context of 8 tokens exceeded"}}')) as server:
         message = refusal(server, UsageError)
@@ -467,7 +517,7 @@ def caching(metrics: Callable[[int], str], **pages: str) -> Iterator[tuple[OpenA
 
 def test_vllm_tells_capacity_and_use() -> None:
     def metrics(held: int) -> str:
-        config = 'vllm:cache_config_info{block_size="16",cache_dtype="fp8",num_gpu_blocks="100"} 1.0\n'
+        config = 'vllm:cache_config_info{block_size="16",cache_dtype="auto",num_gpu_blocks="100"} 1.0\n'
         return f'{config}vllm:kv_cache_usage_perc{{engine="0"}} {held / 1600}\n'
 
     with caching(metrics) as (one, _):
