@@ -60,12 +60,6 @@ def measure_command(
         int, typer.Option("--max-tokens", min=1, help="Most tokens of a planned batch.")
     ] = 16384,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; each visits every site.")] = 5,
-    room: Annotated[
-        int,
-        typer.Option(
-            "--room", min=0, help="Tokens that the engine makes room for at least, as where it serves."
-        ),
-    ] = 0,
     device: RunDeviceOption = None,
     dtype: DtypeOption = "bfloat16",
     url: UrlOption = None,
@@ -155,7 +149,6 @@ def measure_command(
         device=device,
         dtype=dtype,
         repeats=repeats,
-        room=room,
         urls=dict(pairs("--url", url or (), alone="")),
         served_name=served_name,
         options=dict(pairs("--option", option or ())),

@@ -44,8 +44,6 @@ class MeasureRequest:
     dtype : str
     repeats : int
         Times that every site is visited, each in another round.
-    room : int
-        Tokens that the engine makes room for at least; if not given, those of the largest site.
     urls, served_name, options, seed
         See `kvpred.engines.base.Target`.
     """
@@ -57,7 +55,6 @@ class MeasureRequest:
     device: str = "cpu"
     dtype: str = "bfloat16"
     repeats: int = DEFAULT_REPEATS
-    room: int = 0
     urls: Mapping[str, str] = field(default_factory=dict)
     served_name: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
@@ -139,7 +136,7 @@ def plan_measurement(request: MeasureRequest) -> MeasurePlan:
         weights=request.weights if engine.remote else request.weights or installed_weights(model.name),
         device=torch_device,
         dtype=request.dtype,
-        max_tokens=max(probed, request.room, *(s.bsz * (s.prompt_len + s.output_len) for s in everything)),
+        max_tokens=max(probed, *(s.bsz * (s.prompt_len + s.output_len) for s in everything)),
         max_bsz=max(site.bsz for site in everything),
         max_seq_len=max(longest, probed),
         urls={_spec_of_url(name): url for name, url in request.urls.items()},
