@@ -268,8 +268,8 @@ class Engine(ABC):
     def versions(self) -> dict[str, str]:
         """Return the versions of what does the work."""
 
-    def settings(self) -> dict[str, Any]:
-        """Return the engine's settings that speed may depend on, as JSON can hold them."""
+    def settings(self, method: Method) -> dict[str, Any]:
+        """Return the settings that a method's speed may depend on, as JSON can hold them."""
         return {}
 
     def close(self) -> None:  # noqa: B027 (most engines hold nothing but memory)

@@ -139,7 +139,7 @@ class LlamaCpp(Engine):
         version = importlib.metadata.version("xllamacpp")
         return {"xllamacpp": version, "llama.cpp": f"b{version.rpartition('.')[2]}"}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, method: Method) -> dict[str, Any]:
         """Return the cache's types and shape, how it is batched, threads, and the weights' type."""
         return {
             "cache_type_k": self._types[0],

@@ -143,19 +143,17 @@ class OpenAI(Engine):
                     found.setdefault(what, set()).add(str(value))
         return {what: " / ".join(sorted(values)) for what, values in found.items()}
 
-    def settings(self) -> dict[str, Any]:
-        """Return each method's server, without credentials, how it is asked, and what it tells of its KV."""
-        asked = {method.spec: self._dialect(method) for method in self.methods}
+    def settings(self, method: Method) -> dict[str, Any]:
+        """Return the method's server, without credentials, how it is asked, and what it tells of its KV."""
+        dialect = self._dialect(method)
+        state = dialect.server.cache_state()
         return {
-            spec: {
-                "url": dialect.server.shown,
-                "served_name": dialect.model,
-                "endpoint": dialect.path,
-                "prompts": "token ids" if dialect.token_ids else "words",
-                "full_length_fields": sorted(dialect.full_length(1)),
-                "cache": dict(state.told) if (state := dialect.server.cache_state()) else {},
-            }
-            for spec, dialect in asked.items()
+            "url": dialect.server.shown,
+            "served_name": dialect.model,
+            "endpoint": dialect.path,
+            "prompts": "token ids" if dialect.token_ids else "words",
+            "full_length_fields": sorted(dialect.full_length(1)),
+            "cache": dict(state.told) if state else {},
         }
 
     def _dialect(self, method: Method) -> Dialect:

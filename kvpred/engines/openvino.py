@@ -172,7 +172,7 @@ class OpenVINO(Engine):
         """Return the versions of the runtime and of GenAI."""
         return {"openvino": self._ov.__version__, "openvino_genai": self._genai.__version__}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, method: Method) -> dict[str, Any]:
         """Return the plugin's properties, and the scheduler's and the eviction's values."""
         scheduler, recipe = self._scheduler, self._recipe
         settings: dict[str, Any] = {name.lower(): value for name, value in self._properties.items()}

@@ -144,12 +144,12 @@ def _effect(
     method: Method, own: Usage | None, baseline: Usage | None, model: ModelSpec
 ) -> tuple[bool | None, str]:
     if own is None:
-        return None, "the engine does not tell how much its cache takes"
+        return None, "does not tell how much its cache takes"
     prompt_len = own.kv_len - USAGE_OUTPUT_LEN if own.kv_len > USAGE_OUTPUT_LEN else own.kv_len
     full = float(get_method(BASELINE).cache_bytes(model, bsz=1, kv_len=own.kv_len))
     if method.name == BASELINE:
         if own.cache_bytes is None:
-            return None, f"bytes of its cache are not told ({own.source})"
+            return None, f"does not tell how many bytes its cache takes ({own.source})"
         share = own.cache_bytes / full
         return share >= _FULL_WIDTH, f"takes {share:.2f} of a 16-bit cache's bytes ({own.source})"
     fp16_bytes = baseline.cache_bytes if baseline is not None and baseline.cache_bytes else full
@@ -167,7 +167,7 @@ def _effect(
         )
     telling = [(what, share, hoped) for what, share, hoped in shares if hoped < _TELLING]
     if not telling:
-        return None, "nothing that the engine tells would show this method"
+        return None, "tells nothing that would show this method"
     # Halfway: engines round to pages, and some count their quantised bytes generously.
     holds = any(share <= (1 + hoped) / 2 for _, share, hoped in telling)
     text = ", ".join(f"{share:.2f} of fp16's {what} (expected {hoped:.2f})" for what, share, hoped in telling)

@@ -97,7 +97,7 @@ def begin(
     ]
     for proof in proofs:
         _refuse_unsound(engine.name, proof)
-    settings = {spec: engines[spec].settings() for spec in unproven}
+    settings = {spec: engines[spec].settings(get_method(spec)) for spec in unproven}
     journal.add({"versions": versions, "settings": settings, "at": now()})
     for proof in proofs:
         journal.add({"proof": asdict(proof)})

@@ -193,7 +193,7 @@ class Transformers(Engine):
 
         return {"torch": torch.__version__, "transformers": transformers.__version__}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, method: Method) -> dict[str, Any]:
         """Return attention, dtype, threads, and where the weights come from."""
         import torch
 

@@ -90,9 +90,9 @@ class Worker(Engine):
         """Ask the engine."""
         return self._call("versions")  # type: ignore[no-any-return]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, method: Method) -> dict[str, Any]:
         """Ask the engine."""
-        return self._call("settings")  # type: ignore[no-any-return]
+        return self._call("settings", method)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """End the process."""

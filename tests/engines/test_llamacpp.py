@@ -88,6 +88,7 @@ def test_every_token_of_a_batch_arrives_after_the_one_before(
     assert all(0 < a < b for arrivals in done.arrivals_s for a, b in pairwise(arrivals))
 
 
+@pytest.mark.alone
 def test_a_batch_is_prefilled_and_decoded_together(engine_of: Callable[[str], LlamaCpp]) -> None:
     done = engine_of("fp16").generate(get_method("fp16"), bsz=3, prompt_len=64, output_len=6, seed=0)
 
@@ -98,6 +99,7 @@ def test_a_batch_is_prefilled_and_decoded_together(engine_of: Callable[[str], Ll
     assert max(firsts) - min(firsts) < 0.2 * min(firsts)
 
 
+@pytest.mark.alone
 def test_client_times_agree_with_llama_cpps_own(engine_of: Callable[[str], LlamaCpp]) -> None:
     runs = [
         engine_of("fp16").generate(get_method("fp16"), bsz=1, prompt_len=64, output_len=12, seed=seed)
@@ -126,7 +128,7 @@ def test_mixed_types_are_served_and_named(target: Target) -> None:
     engine = LlamaCpp(mixed, [get_method("kv-int8")])
     usage = engine.usage(get_method("kv-int8"), prompt_len=32, output_len=2)
 
-    settings = engine.settings()
+    settings = engine.settings(get_method("kv-int8"))
     engine.close()
     assert (settings["cache_type_k"], settings["cache_type_v"]) == ("q8_0", "q4_0")
     # Bytes of a value; keys and values; layers, heads, width.

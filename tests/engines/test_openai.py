@@ -33,21 +33,9 @@ def llamacpp(smollm2: Path) -> Iterator[OpenAI]:
 
 
 @pytest.fixture(scope="module")
-def folder(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2 as a folder of safetensors."""
-    torch = pytest.importorskip("torch")
-    from kvpred.models.weights import load_model, load_tokenizer
-
-    folder = tmp_path_factory.mktemp("smollm2")
-    load_model(smollm2, dtype=torch.bfloat16).save_pretrained(folder)
-    load_tokenizer(smollm2).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def transformers(folder: Path) -> Iterator[OpenAI]:
-    with transformers_server(folder) as url:
-        yield OpenAI(Target(MODEL, urls={"": url}, served_name=str(folder)), [FP16])
+def transformers(smollm2_folder: Path) -> Iterator[OpenAI]:
+    with transformers_server(smollm2_folder) as url:
+        yield OpenAI(Target(MODEL, urls={"": url}, served_name=str(smollm2_folder)), [FP16])
 
 
 @pytest.mark.parametrize("bsz", [1, 2])
@@ -59,6 +47,7 @@ def test_llamacpp_counts(llamacpp: OpenAI, bsz: int) -> None:
     assert found.tpot_s > 0
 
 
+@pytest.mark.alone
 def test_llamacpps_own_timings_agree(llamacpp: OpenAI) -> None:
     """Within 3 %; a busy machine may take away the client's time, so one of three batches is enough."""
 
@@ -72,10 +61,10 @@ def test_llamacpps_own_timings_agree(llamacpp: OpenAI) -> None:
 
 
 def test_llamacpp_is_asked_with_token_numbers(llamacpp: OpenAI) -> None:
-    settings = llamacpp.settings()
-    assert settings["fp16"]["prompts"] == "token ids"
-    assert settings["fp16"]["endpoint"] == "/v1/completions"
-    assert settings["fp16"]["url"] != settings["kv-int8"]["url"]
+    settings = llamacpp.settings(FP16)
+    assert settings["prompts"] == "token ids"
+    assert settings["endpoint"] == "/v1/completions"
+    assert settings["url"] != llamacpp.settings(INT8)["url"]
     assert llamacpp.versions()["server"] == "llama.cpp"
 
 
@@ -111,7 +100,7 @@ def test_transformers_counts(transformers: OpenAI, bsz: int) -> None:
 def test_transformers_continues_a_text(transformers: OpenAI) -> None:
     assert transformers.complete(FP16, "The capital of France is", max_tokens=2) == " Paris."
     assert transformers.usage(FP16, prompt_len=32, output_len=4) is None
-    assert transformers.settings()["fp16"]["prompts"] == "words"
+    assert transformers.settings(FP16)["prompts"] == "words"
 
 
 def test_transformers_passes_stop_tokens(transformers: OpenAI) -> None:
@@ -128,4 +117,4 @@ def test_transformers_passes_stop_tokens(transformers: OpenAI) -> None:
 def test_transformers_refuses_another_model(transformers: OpenAI) -> None:
     other = OpenAI(Target(MODEL, urls=transformers.target.urls, served_name="other"), [FP16])
     with pytest.raises(EngineError, match=r"answers 400: Server is pinned.*Correct --served-name"):
-        other.settings()
+        other.settings(FP16)

@@ -238,7 +238,7 @@ def test_a_password_in_the_url_is_used_and_never_shown(caplog: pytest.LogCapture
         one = engine(server.url.replace("//", "//me:secret-word@"))
         generate(one)
         assert server.headers[-1]["Authorization"].startswith("Basic ")
-        assert one.settings()["fp16"]["url"] == server.url
+        assert one.settings(FP16)["url"] == server.url
     assert "secret-word" not in caplog.text
 
 
@@ -402,7 +402,7 @@ def test_what_a_server_tells_of_its_cache_is_kept(method: str, dtype: str) -> No
         assert found is not None
         assert (found.kv_len, found.capacity_tokens) == (20, 1600)
         told = {"cache_dtype": dtype, "block_size": "16", "num_gpu_blocks": "100"}
-        assert one.settings()[method]["cache"] == told
+        assert one.settings(get_method(method))["cache"] == told
 
 
 def test_the_cache_is_probed_within_the_context_that_the_server_tells() -> None:
@@ -477,7 +477,7 @@ def test_text_alone_is_fitted_to_the_length_by_the_servers_count() -> None:
     with serving(reply, from_start=True) as server:
         one = engine(server.url)
         assert generate(one, prompt_len=500).prompt_tokens[0] == pytest.approx(500, rel=0.02)
-        assert one.settings()["fp16"]["endpoint"] == "/v1/chat/completions"
+        assert one.settings(FP16)["endpoint"] == "/v1/chat/completions"
         with pytest.raises(UsageError, match="adds 11 tokens to a prompt"):
             generate(one, prompt_len=10)
 

@@ -86,7 +86,7 @@ def test_mixed_precisions_take_the_bytes_of_both(start):
     mixed = start("kv-int8", options={"value_precision": "u4"})
     usage = mixed.usage(mixed.methods[0], prompt_len=30, output_len=2)
     assert usage.cache_bytes == 32 * MODEL.n_layers * MODEL.n_kv_heads * ((64 + 16) + (32 + 8))
-    assert mixed.settings()["value_cache_precision"] == "u4"
+    assert mixed.settings(mixed.methods[0])["value_cache_precision"] == "u4"
 
 
 def test_a_batch_is_prefilled_and_decoded_together(engine):
@@ -97,6 +97,7 @@ def test_a_batch_is_prefilled_and_decoded_together(engine):
     assert all(earlier < later for earlier, later in pairwise(done.arrivals_s[0]))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("bsz", [1, 2])
 def test_own_timings_of_the_engine_agree_with_the_clients(engine, bsz):
     done = engine.generate(FP16, bsz=bsz, prompt_len=256, output_len=32, seed=2)
@@ -125,7 +126,7 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_next_is_served(engine, bat
 
 
 def test_settings_and_versions_say_what_ran(engine):
-    settings = engine.settings()
+    settings = engine.settings(FP16)
     assert settings["key_cache_precision"] in ("bf16", "f16")
     assert settings["dynamic_split_fuse"] is False
     assert set(engine.versions()) == {"openvino", "openvino_genai"}

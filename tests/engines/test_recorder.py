@@ -38,12 +38,14 @@ def test_requests_come_when_they_should_and_get_their_tokens() -> None:
     assert np.all(served.completed_at_s > served.first_token_at_s)
 
 
+@pytest.mark.alone
 def test_a_step_falls_in_equal_shares_to_those_in_it() -> None:
     served = served_in_steps([Arrival("a", 0.0, "x", 2), Arrival("b", 0.0, "x", 2)]).served()
     assert served.device_s[0] == pytest.approx(served.device_s[1])
     assert served.device_s.sum() == pytest.approx(served.makespan_s, rel=0.3)
 
 
+@pytest.mark.alone
 def test_one_who_got_no_token_has_no_part_in_the_step() -> None:
     recorder = Recorder([Arrival("a", 0.0, "x", 1), Arrival("b", 0.0, "x", 1)], [1, 1])
     recorder.start()

@@ -193,6 +193,7 @@ def test_a_run_beside_another_busy_process_is_marked(tmp_path: Path) -> None:
     assert line["mark"] == "busy host"
 
 
+@pytest.mark.alone
 def test_other_load_sees_others_and_not_this_process() -> None:
     load = OtherLoad()
     load.start()

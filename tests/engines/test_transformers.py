@@ -117,7 +117,7 @@ def operators(engine: Transformers) -> set[str]:
 
 def test_all_methods_share_one_attention(engines: Engines) -> None:
     for kind, attention in ((Transformers, "kvpred"), (TransformersEager, "eager")):
-        assert engines[kind].settings() == {
+        assert engines[kind].settings(FP16) == {
             "attention": attention, "dtype": "bfloat16", "threads": torch.get_num_threads(),
             "weights": "random",
         }  # fmt: skip
@@ -145,7 +145,7 @@ def test_threads_are_set() -> None:
     before = torch.get_num_threads()
     try:
         engine = Transformers(replace(TARGET, options={"threads": "2"}), [FP16])
-        assert engine.settings()["threads"] == torch.get_num_threads() == 2
+        assert engine.settings(FP16)["threads"] == torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 
@@ -191,15 +191,6 @@ def test_a_lack_of_memory_says_what_to_do() -> None:
 def test_other_failures_keep_their_reason() -> None:
     with pytest.raises(EngineError, match=r"here: .*size of tensor"), failures("here"):
         torch.ones(2) + torch.ones(3)
-
-
-@pytest.fixture(scope="module")
-def smollm2_folder(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2-135M as a folder, which loads faster than its GGUF file."""
-    folder = tmp_path_factory.mktemp("smollm2")
-    load_model(smollm2, dtype=torch.float32).save_pretrained(folder)
-    load_tokenizer(smollm2).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.slow
