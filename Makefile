@@ -20,6 +20,11 @@ LENGTH_PROVENANCE := 2,618 answers of 741 ShareGPT conversations with ChatGPT, i
 
 EVIDENCE := kvpred/data/packaged/evidence.csv
 
+# Every worker holds torch and a small model.
+BESIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+# Where tests are marked alone: to look for them everywhere takes half a minute.
+ALONE_IN := tests/engines tests/profiling
+
 .PHONY: help run test lint format bundle lengths evidence quality docs images bench clean
 
 help: ## List these commands
@@ -29,7 +34,8 @@ run: .venv/.core ## Compare all methods for a batch of 32 prompts of 2,048 token
 	$(BIN)/kvpred predict --bsz 32 --prompt-len 2048
 
 test: lint .venv/.smollm2 ## Check the code, then run every test and show coverage
-	$(BIN)/pytest --cov --durations=10 -rs
+	$(BIN)/pytest -m 'not alone' $(BESIDE) --cov --cov-report= --durations=10 -rs
+	$(BIN)/pytest -m alone $(ALONE_IN) --cov --cov-append --durations=10 -rs
 
 lint: .venv/.dev ## Check style, types, floors and the Dockerfile
 	$(BIN)/ruff check

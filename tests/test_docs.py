@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from kvpred.predictors.predictor import Predictor
 ROOT = Path(__file__).parents[1]
 COMMANDS = typer.main.get_command(whole_app()).commands  # type: ignore[attr-defined]
 EXAMPLE = re.compile(r"^\s*Example: (kvpred .+)$", re.MULTILINE)
+ALONE = re.compile(r"\bmark\.alone\b")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
@@ -141,5 +143,11 @@ def test_make_run_prints_the_readmes_table() -> None:
     assert table.partition("\n")[2].strip("\n") in printed
 
 
-def test_make_test_runs_these_tests() -> None:
-    assert ".venv/bin/pytest" in _make("--dry-run", "test")
+def test_make_test_runs_every_test_once() -> None:
+    calls = [line for line in _make("--dry-run", "test").splitlines() if line.startswith(".venv/bin/pytest ")]
+    beside, alone = (shlex.split(call) for call in calls)
+    assert beside[1:4] == ["-m", "not alone", "--numprocesses"]
+    assert alone[1:3] == ["-m", "alone"]
+    folders = {word for word in alone if word.startswith("tests/")}
+    files = {path for path in (ROOT / "tests").rglob("*.py") if ALONE.search(path.read_text())}
+    assert {str(path.parent.relative_to(ROOT)) for path in files} == folders

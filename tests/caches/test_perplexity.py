@@ -1,7 +1,8 @@
 """What each method costs in perplexity: SmolLM2-135M reads Python's own language reference.
 
-Prompts of 512 tokens, then 64 more one by one, whose successors' cross-entropy is scored: what a compressed
-cache does to what is read after it. Evicting methods keep 128 tokens; by default they would keep them all.
+Prompts of 512 tokens, then 64 more, which the cache takes one by one and whose successors' cross-entropy is
+scored: what a compressed cache does to what is read after it. Evicting methods keep 128 tokens; by default
+they would keep them all.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from kvpred.caches import cache_for
+from kvpred.caches.fp16 import Fp16Layer
 from kvpred.methods import get_method, list_methods
 from kvpred.models.weights import load_model, load_tokenizer
 
@@ -37,26 +40,51 @@ NOISE = 0.02
 """Of cross-entropy per token: what wide codes may move it by, whose standard errors are 0.003 to 0.012."""
 
 
+class Passed(NamedTuple):
+    """What one layer of the model gave to its cache for the prompt, and got back."""
+
+    given: tuple[Any, ...]
+    got: Tensor
+
+
+class ListeningLayer(Fp16Layer):
+    """An uncompressed cache that keeps what passed."""
+
+    passed: Passed
+
+    def step(self, *given: Any) -> Tensor:
+        self.passed = Passed(given, super().step(*given))
+        return self.passed.got
+
+
 @pytest.fixture(scope="module")
-def loss(smollm2: Path) -> dict[str, float]:
+def loss(smollm2_folder: Path) -> dict[str, float]:
     """Mean cross-entropy per token under each method, in nats."""
-    tokenizer = load_tokenizer(smollm2)
+    tokenizer = load_tokenizer(smollm2_folder)
     text = "\n".join(topics[name] for name in sorted(topics))
     length = PROMPT_LEN + STEPS + 1
     tokens = torch.tensor(tokenizer(text[: 8 * BSZ * length]).input_ids[: BSZ * length]).view(BSZ, length)
-    model = load_model(smollm2, dtype=torch.bfloat16)
-    return {spec: cross_entropy_under(model, spec, tokens) for spec in SPECS}
-
-
-def cross_entropy_under(model: PreTrainedModel, spec: str, tokens: Tensor) -> float:
-    cache = cache_for(model, spec)
+    # Processors without 16-bit arithmetic take several times as long at 16 bit.
+    model = load_model(smollm2_folder, dtype=torch.float32)
     with torch.inference_mode():
-        model(tokens[:, :PROMPT_LEN], past_key_values=cache, logits_to_keep=1)
-        logits = [
-            model(tokens[:, i : i + 1], past_key_values=cache).logits
-            for i in range(PROMPT_LEN, PROMPT_LEN + STEPS)
-        ]
-    return float(cross_entropy(torch.cat(logits, dim=1).float().mT, tokens[:, PROMPT_LEN + 1 :]))
+        prompt = read_prompt(model, tokens[:, :PROMPT_LEN])
+        return {spec: cross_entropy_under(model, spec, prompt, tokens[:, PROMPT_LEN:]) for spec in SPECS}
+
+
+def read_prompt(model: PreTrainedModel, tokens: Tensor) -> list[Passed]:
+    """Pass the prompt through the model, once for all methods: they attend to it uncompressed."""
+    cache = cache_for(model, "fp16")
+    cache.layers = [ListeningLayer(cache.method) for _ in cache.layers]
+    model(tokens, past_key_values=cache, logits_to_keep=1)
+    return [layer.passed for layer in cache.layers]
+
+
+def cross_entropy_under(model: PreTrainedModel, spec: str, prompt: list[Passed], tokens: Tensor) -> float:
+    cache = cache_for(model, spec)
+    for layer, passed in zip(cache.layers, prompt, strict=True):
+        assert torch.equal(layer.step(*passed.given), passed.got), f"{spec} changes the prompt"
+    logits = model(tokens[:, :-1], past_key_values=cache).logits
+    return float(cross_entropy(logits.mT, tokens[:, 1:]))
 
 
 def test_every_method_is_measured() -> None:

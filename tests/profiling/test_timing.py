@@ -108,6 +108,7 @@ def test_operators_add_up_each_as_often_as_a_step_runs_it(stack: Stack) -> None:
         assert total == pytest.approx(once + TINY.n_layers * layers)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("repeats", "steps"), [(2, 2), (3, 3), (2, 5), (4, 4), (3, 4)])
 @pytest.mark.parametrize("length", [1, 64])
 def test_a_bulk_compression_is_seen_and_spread_over_its_period(
@@ -135,6 +136,7 @@ def test_a_cache_of_one_token_can_be_measured(stack: Stack) -> None:
     assert len(_time(stack, Site("decode", 2, 1)).step) == 2
 
 
+@pytest.mark.alone
 def test_steps_that_stumble_are_counted_as_outliers(model: LlamaForCausalLM) -> None:
     stack = _stack_of(model, StumblingLayer, Fp16Layer, Fp16Layer)
     timed = _time(stack, Site("decode", 1, 32), steps=5)
@@ -142,6 +144,7 @@ def test_steps_that_stumble_are_counted_as_outliers(model: LlamaForCausalLM) -> 
     assert max(timed.step) < PAUSE
 
 
+@pytest.mark.alone
 def test_repeats_take_turns_at_the_layers(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "HOOKED_LAYERS", 1)
     stack = _stack_of(model, Fp16Layer, SlowLayer, Fp16Layer)
