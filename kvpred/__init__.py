@@ -11,6 +11,11 @@ from kvpred._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import ArrayLike
+
+    from kvpred.hardware import DeviceSpec
+    from kvpred.methods import Method
+    from kvpred.models import ModelSpec
     from kvpred.predictors.estimate import Estimate
     from kvpred.predictors.length.model import LengthEstimate, LengthModel
     from kvpred.predictors.predictor import Predictor
@@ -24,7 +29,19 @@ PACKAGED_SHIFTS = _PACKAGED / "length_shift.json"
 
 
 def predict(
-    *, method: str, bsz: Any, prompt_len: Any, predictor: Predictor | None = None, **request: Any
+    *,
+    method: str | Method,
+    bsz: ArrayLike,
+    prompt_len: ArrayLike,
+    model: str | ModelSpec = "llama-2-7b",
+    device: str | DeviceSpec = "a6000",
+    engine: str = "lmdeploy",
+    output_len: ArrayLike = 256,
+    tp: int = 1,
+    predictor: Predictor | None = None,
+    level: float = 0.9,
+    weight_bits: int = 16,
+    memory_utilization: float = 0.9,
 ) -> Estimate:
     """Predict memory, throughput and latency of a batch with the packaged predictor, or the one given.
 
@@ -37,8 +54,20 @@ def predict(
     """
     from kvpred.predictors import estimate
 
-    chosen = predictor if predictor is not None else _packaged()
-    return estimate.predict(method=method, bsz=bsz, prompt_len=prompt_len, predictor=chosen, **request)
+    return estimate.predict(
+        method=method,
+        bsz=bsz,
+        prompt_len=prompt_len,
+        predictor=predictor if predictor is not None else _packaged(),
+        model=model,
+        device=device,
+        engine=engine,
+        output_len=output_len,
+        tp=tp,
+        level=level,
+        weight_bits=weight_bits,
+        memory_utilization=memory_utilization,
+    )
 
 
 def predict_length(

@@ -18,6 +18,7 @@ PREFILL = [
 ]
 DECODE = [(bsz, length) for bsz in (1, 2, 4, 8) for length in (128, 512, 1024, 2048, 4096)]
 N_LAYERS = get_model(MODEL).n_layers
+SHAPE = {"n_embd": 576, "n_head": 9, "n_q_head": 9, "n_kv_head": 3, "n_expanded_embd": 1536}
 OVERHEAD_MS = {"prefill": 3.0, "decode": 1.5}
 # How many times fp16's a method's attention and upkeep take, by stage.
 FACTORS = {
@@ -146,12 +147,14 @@ def _statistics(times: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _columns(rows: Sequence[Mapping[str, object]], schema: Schema, *extra: str) -> Columns:
-    """Return rows as columns; what they do not say of the model is 1, of times NaN."""
+    """Return rows as columns; what they do not say is the model's number or 1, of times NaN."""
     times = [
         time_column(name, statistic)
         for name in (*schema.operators, *extra)
         for statistic in ("min", "max", "mean", "median", "std")
     ]
-    columns: Columns = {name: np.array([row.get(name, 1) for row in rows]) for name in schema.integers}
+    columns: Columns = {
+        name: np.array([row.get(name, SHAPE.get(name, 1)) for row in rows]) for name in schema.integers
+    }
     columns |= {name: np.array([row[name] for row in rows]) for name in (*schema.booleans, *schema.texts)}
     return columns | {name: np.array([row.get(name, np.nan) for row in rows]) for name in times}

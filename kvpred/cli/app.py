@@ -124,9 +124,17 @@ def _app_for(given: Sequence[str]) -> typer.Typer:
     return whole_app()
 
 
+def _debug_first(given: Sequence[str]) -> list[str]:
+    """Put --debug before the command, wherever it was given."""
+    end = given.index("--") if "--" in given else len(given)
+    others = [word for word in given[:end] if word != "--debug"]
+    debug = ["--debug"] if len(others) < end else []
+    return [*debug, *others, *given[end:]]
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors become one paragraph on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _debug_first(sys.argv[1:] if arguments is None else arguments)
     try:
         code = int(_app_for(given)(given, standalone_mode=False) or 0)
         sys.stdout.flush()
@@ -137,7 +145,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = INTERRUPTED
     except Exception as error:
         message, code = _explained(error)
-        if "--debug" in given and not hasattr(error, "format_message"):
+        if given[:1] == ["--debug"] and not hasattr(error, "format_message"):
             raise
         return _fail(message, code)
     return _fail("interrupted", code) if code == INTERRUPTED else code

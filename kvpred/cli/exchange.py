@@ -26,11 +26,22 @@ def import_command(
 ) -> None:
     """Check an operator profile in Vidur's columns and store it with a manifest.
 
+    A folder of all_reduce.csv and send_recv.csv, as Vidur's network/DEVICE, is stored for its device:
+    profiles under the same root take their all-reduces from there.
+
     Example: kvpred import profiles/compute/a100/meta-llama/Llama-2-7b-hf --method fp16 --output my-profiles
     """
-    from kvpred.data.store import read_profile, write_profile
+    from kvpred.data.store import is_network, read_profile, write_network, write_profile
+    from kvpred.errors import UsageError
     from kvpred.methods import get_method, list_methods
 
+    if is_network(source):
+        if model is not None or method is not None:
+            raise UsageError(
+                "times of communication are of no model or method: leave --model and --method out"
+            )
+        _written(write_network(output, source, device=device), form)
+        return
     known = [m.name for m in list_methods()]
     profile = read_profile(source, device=device, model=model, method=method, known_methods=known)
     get_method(profile.method)

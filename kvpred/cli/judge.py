@@ -263,5 +263,8 @@ def audit_command(
     if not rows:
         note("nothing found")
     emit(
-        rows, form, lambda width: plain_table(rows, ("severity", "check", "subject", "message"), width=width)
+        rows,
+        form,
+        lambda width: plain_table(rows, ("severity", "check", "subject", "message"), width=width),
+        columns=("check", "severity", "subject", "message"),
     )

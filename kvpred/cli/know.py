@@ -135,7 +135,11 @@ def predictors_command(
     from kvpred.predictors.summary import summarise
 
     rows = [summarise(path) for path in (kvpred.PACKAGED, *map(Path, bundles or []))]
-    _list(rows, form, ("name", "model", "device", "engine", "methods", "sites", "accuracy_held_out_lengths"))
+    # Bundles of lengths have answers instead of sites.
+    kinds = [name for name in ("kind", "answers") if any("answers" in row for row in rows)]
+    columns = ("name", "model", "device", "engine", "methods", "sites", "accuracy_held_out_lengths")
+    rows = [row | {name: row.get(name) for name in kinds} for row in rows]
+    _list(rows, form, [columns[0], *kinds, *columns[1:]])
 
 
 @app.command("doctor", rich_help_panel=KNOW)

@@ -24,16 +24,23 @@ Row = Mapping[str, Any]
 WIDE = 132
 
 
-def emit(rows: Sequence[Row], form: Format, table: Callable[[int], RenderableType]) -> None:
+def emit(
+    rows: Sequence[Row],
+    form: Format,
+    table: Callable[[int], RenderableType],
+    *,
+    columns: Sequence[str] = (),
+) -> None:
     """Print rows in the form asked for; `table` draws them for people in so many characters.
 
     JSON is a list of objects; a number that is not finite is unknown there, so null. In CSV
-    nested fields become columns such as ``interval.ttft_s.low``.
+    nested fields become columns such as ``interval.ttft_s.low``, lists of objects JSON in their cell, and
+    `columns` are the header where there are no rows.
     """
     if form is Format.json:
         sys.stdout.write(json.dumps(_known(rows), indent=2, allow_nan=False) + "\n")
     elif form is Format.csv:
-        sys.stdout.write(_csv([_flat(row) for row in rows]))
+        sys.stdout.write(_csv([_flat(row) for row in rows], columns))
     else:
         from rich.console import Console
 
@@ -103,13 +110,18 @@ def _flat(row: Row, prefix: str = "") -> dict[str, Any]:
             and all(isinstance(v, int | float) for v in value)
         ):
             flat |= {f"{name}.low": value[0], f"{name}.high": value[1]}
+        elif isinstance(value, list | tuple):
+            objects = any(isinstance(item, Mapping) for item in value)
+            flat[name] = json.dumps(_known(value)) if objects else "; ".join(map(str, value))
         else:
-            flat[name] = "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            flat[name] = value
     return flat
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+def _csv(rows: Sequence[dict[str, Any]], header: Sequence[str]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row)) or header
+    if not columns:
+        return ""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

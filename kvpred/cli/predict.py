@@ -24,7 +24,7 @@ from kvpred.cli.app import (
     app,
 )
 from kvpred.cli.output import emit, note
-from kvpred.cli.sweep import OutputOption, SweepOption, predict_sweep
+from kvpred.cli.sweep import OutputOption, SweepOption, note_context, predict_sweep
 from kvpred.errors import DoesNotFitError, NotCoveredError, UsageError
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def predict_command(
             f"no method has a basis of {min_basis} or better for {model} on {device} with {engine}: "
             f"measure some runs and fit them with `kvpred train --runs`"
         )
+    note_context(model, prompt_len=prompt_len, output_len=output_len)
     rows = [estimate.as_dict() for estimate in kept]
     if explain:
         from kvpred.hardware import get_device
@@ -236,6 +237,7 @@ def memory_command(
             "output_len": output_len,
         }
         rows.append(memory_row(request, memory))
+    note_context(model, prompt_len=prompt_len, output_len=output_len)
     emit(rows, form, lambda width: memory_table(rows, width=width))
     if strict:
         _refuse([row["method_params"] for row in rows if not row["fits"]])

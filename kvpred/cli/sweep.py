@@ -51,11 +51,15 @@ def predict_sweep(
 
     if output is not None:
         check_table_path(output)
-    swept = run_sweep(parse_sweep(text, usual=usual), predictor, **options)
+    sweep = parse_sweep(text, usual=usual)
+    swept = run_sweep(sweep, predictor, **options)
+    longest = {axis: max(sweep.numbers[axis]) for axis in ("prompt_len", "output_len")}
+    for model in sweep.names["model"]:
+        note_context(model, **longest)
     for reason, cells in swept.reasons.items():
         note(f"{cells:,} cells have no estimate: {reason}")
-    if swept.dropped:
-        note(f"left out {swept.dropped:,} cells: their basis is weaker than --min-basis")
+    for what, cells in swept.dropped.items():
+        note(f"left out {cells:,} cells of {what}, weaker than --min-basis")
     if output is not None:
         write_columns(output, swept.columns)
         note(f"wrote {len(swept):,} rows to {output}")
@@ -68,9 +72,21 @@ def predict_sweep(
         emit(list(swept.records()), form, lambda width: "")
     else:
         emit([], form, lambda width: _table(swept))
-    unfit = swept.columns["fits"].count(False)
-    if strict and unfit:
-        raise DoesNotFitError(f"{unfit:,} of {len(swept):,} cells do not fit; see the column fits")
+    if strict and swept.unfit:
+        cells, asked = sum(swept.unfit.values()), len(swept) + sum(swept.dropped.values())
+        raise DoesNotFitError(
+            f"{cells:,} of {asked:,} cells do not fit: of {', '.join(swept.unfit)}; see the column fits"
+        )
+
+
+def note_context(model: str, *, prompt_len: int, output_len: int) -> None:
+    """Remark on stderr that a request exceeds a model's context, if it does."""
+    from kvpred.models import get_model
+    from kvpred.predictors.estimate import beyond_context
+
+    remark = beyond_context(get_model(model), prompt_len=prompt_len, output_len=output_len)
+    if remark is not None:
+        note(remark)
 
 
 def _table(swept: Swept) -> RenderableType:

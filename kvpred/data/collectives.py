@@ -13,6 +13,7 @@ from kvpred.data.profiles import time_column
 from kvpred.errors import DataError
 
 COLLECTIVES = ("all_reduce", "send_recv")
+FILES = tuple(f"{name}.csv" for name in COLLECTIVES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,15 @@ class CollectiveTimes:
     size_bytes: NDArray[np.int64]
     median_ms: NDArray[np.float64]
 
+    def among(self, num_workers: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return sizes in bytes and times in ms among so many devices, on as few nodes as were timed.
+
+        Both arrays are empty where nobody timed so many.
+        """
+        rows = self.num_workers == num_workers
+        rows &= self.devices_per_node == self.devices_per_node[rows].max(initial=0)
+        return self.size_bytes[rows], self.median_ms[rows]
+
 
 def read_collectives(folder: Path | str) -> dict[str, CollectiveTimes]:
     """Read the collectives measured on a device.
@@ -56,7 +66,7 @@ def read_collectives(folder: Path | str) -> dict[str, CollectiveTimes]:
     folder = Path(folder)
     if not is_folder(folder):
         raise DataError("no such folder", path=folder)
-    files = [path for name in COLLECTIVES if (path := folder / f"{name}.csv").exists()]
+    files = [path for name in FILES if (path := folder / name).exists()]
     if not files:
         raise DataError(f"no collectives here: neither {' nor '.join(COLLECTIVES)}.csv", path=folder)
     return {path.stem: _read(path) for path in files}

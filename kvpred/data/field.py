@@ -169,7 +169,7 @@ def _evidence(row: Mapping[str, str], table: Table, number: int) -> Evidence:
     prompt_len, rough_prompt = count_of(row["prompt_len"])
     output_len, rough_output = count_of(row["output_len"])
     setting = row["method_params"]
-    engine, fork = _engine(row["engine"])
+    engine, fork = engine_name(row["engine"])
     return Evidence(
         stage=STAGE_OF[row["metric"]],
         method=method_of(row["method"]),
@@ -196,8 +196,14 @@ def _evidence(row: Mapping[str, str], table: Table, number: int) -> Evidence:
     )
 
 
-def _engine(published: str) -> tuple[str, str]:
-    """Return our engine's name and the fork or back end in parentheses; others stay as published."""
+def engine_name(published: str) -> tuple[str, str]:
+    """Return our engine's name and the fork or back end in parentheses; others stay as published.
+
+    Examples
+    --------
+    >>> engine_name("llama.cpp (fork)"), engine_name("TensorRT-LLM")
+    (('llamacpp', 'fork'), ('TensorRT-LLM', ''))
+    """
     bare, _, fork = published.partition(" (")
     bare = bare.partition(" / ")[0]
     return _ENGINES.get(bare.lower(), published), fork.rstrip(")") if bare.lower() in _ENGINES else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 
 from kvpred.errors import DataError, UsageError
 
-_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
 _FOREIGN_DELIMITERS = ";\t|"
 # Random ones in a draft's name.
 _DRAFT_BYTES = 4
@@ -120,7 +120,7 @@ def read_text(path: Path | str) -> str:
     Raises
     ------
     DataError
-        If the file is missing, a folder, empty, unreadable, binary or anything but plain UTF-8.
+        If the file is missing, a folder, empty, unreadable, binary or anything but UTF-8.
     """
     path = Path(path)
     try:
@@ -131,10 +131,12 @@ def read_text(path: Path | str) -> str:
         raise DataError("this is a folder, expected a file", path=path) from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {error}", path=path) from None
+    # Spreadsheets begin their "CSV UTF-8" with this mark.
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip():
         raise DataError("the file is empty", path=path)
-    if raw.startswith(_BYTE_ORDER_MARKS):
-        raise DataError("starts with a byte order mark (UTF-16?): save it as plain UTF-8", path=path)
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError("starts with UTF-16's byte order mark: save it as UTF-8", path=path)
     if b"\0" in raw:
         raise DataError("this is a binary file, expected UTF-8 text", path=path)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kvpred.data.files import Table, format_table, read_table, read_text
 from kvpred.errors import DataError
+
+if TYPE_CHECKING:
+    from kvpred.data.collectives import CollectiveTimes
 
 SCHEMA_VERSION = 1
 STATISTICS = ("min", "max", "mean", "median", "std")
@@ -151,8 +154,9 @@ class Manifest(BaseModel):
         ``bytes_s`` and ``flops_s``.
     not_fitting : int
         Points that needed more memory than there was.
-    cache_state : {"cold", "warm"}
-        Whether weights and KV cache were in the processor's caches when an operator began.
+    cache_state : {"cold", "warm"} or None
+        Whether weights and KV cache were in the processor's caches when an operator began; None where the
+        profile does not say.
     status : {"finished", "partial"}
     created_at : datetime or None
     """
@@ -177,7 +181,7 @@ class Manifest(BaseModel):
     host: str | None = None
     roofline: dict[str, float] = Field(default_factory=dict)
     not_fitting: int = Field(default=0, ge=0)
-    cache_state: Literal["cold", "warm"] = "cold"
+    cache_state: Literal["cold", "warm"] | None = None
     status: Literal["finished", "partial"] = "finished"
     created_at: datetime | None = None
 
@@ -196,6 +200,8 @@ class Profile:
         apply. Empty if that table is missing.
     steps : dict of str to array
         Whole steps of the stack that the operators were timed in, likewise; empty if nobody timed them.
+    collectives : mapping of str to CollectiveTimes
+        Communication between devices of this kind, by collective; empty if nobody timed it.
     manifest : Manifest or None
     path : Path or None
         The folder it was read from.
@@ -209,6 +215,7 @@ class Profile:
     manifest: Manifest | None = None
     path: Path | None = None
     steps: Columns = field(default_factory=dict)
+    collectives: Mapping[str, CollectiveTimes] = field(default_factory=dict)
 
     def tables(self) -> dict[str, Columns]:
         """Return the tables of operators that are there, by the name of their file."""

@@ -54,7 +54,8 @@ class Run(BaseModel):
     model, engine, device : str
         What ran, on which engine, where.
     method : str
-        Bare name of the compression method. A full string is split: ``kivi:bits=4`` gives ``kivi``.
+        Bare name of the compression method, upper and lower case alike. A full string is split:
+        ``KIVI:bits=4`` gives ``kivi``.
     method_params : str
         The full method string; the bare name if the row does not say more.
     tp : int
@@ -113,8 +114,9 @@ class Run(BaseModel):
     @classmethod
     def _complete_method(cls, fields: object) -> object:
         if isinstance(fields, dict) and isinstance(fields.get("method"), str):
-            method = fields["method"].strip()
+            method = _small_name(fields["method"])
             params = fields.get("method_params") or method
+            params = _small_name(params) if isinstance(params, str) else params
             return fields | {"method": method.partition(":")[0], "method_params": params}
         return fields
 
@@ -131,6 +133,12 @@ class Run(BaseModel):
         """Seconds that the throughput stands for: the batch's whole prefill, or one decode step."""
         tokens = self.bsz * (self.prompt_len if self.stage == "prefill" else 1)
         return tokens / self.throughput_tok_s
+
+
+def _small_name(method: str) -> str:
+    """Return a method string with its name as `kvpred.methods` writes it; parameters stay as they are."""
+    name, colon, params = method.strip().partition(":")
+    return f"{name.strip().lower().replace('_', '-')}{colon}{params}"
 
 
 RUN_COLUMNS = tuple(Run.model_fields)
@@ -196,7 +204,7 @@ def read_runs(
     if model is not None and len(labels) > 1 and not pool_labels:
         raise DataError(
             f"the tables carry {len(labels)} model names ({', '.join(labels)}), not only {model}: "
-            "pool them as repeats of it on purpose, or leave the model out",
+            "pool them as repeats of it on purpose (--pool-labels), or leave the model out",
             path=paths[0],
         )
     return runs

@@ -201,7 +201,10 @@ def _check_alike(runs: Sequence[Run]) -> None:
     for trait, of in traits.items():
         found = sorted({str(of(run)) for run in runs})
         if len(found) > 1:
-            raise UsageError(f"runs of {len(found)} {trait} ({', '.join(found)}): pool them one at a time")
+            message = f"runs of {len(found)} {trait} ({', '.join(found)}): pool them one at a time"
+            if trait == "models" and any(run.label is not None for run in runs):
+                message += ", or take the names for labels of one --model's repeats (--pool-labels)"
+            raise UsageError(message)
 
 
 def _pooled(key: _Key, runs: Sequence[Run], moved: int) -> tuple[object, ...]:

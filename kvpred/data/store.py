@@ -1,4 +1,7 @@
-"""Where profiles lie on disk: ``<root>/compute/<device>/<model>/<method>/``, and Vidur's plain layout."""
+"""Where profiles lie on disk: ``<root>/compute/<device>/<model>/<method>/``, and Vidur's plain layout.
+
+Times of communication lie beside them: ``<root>/network/<device>/``.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from kvpred.data.files import check_replaceable, is_folder, replaced_folder, write_text
+from kvpred.data.collectives import FILES as NETWORK_FILES
+from kvpred.data.collectives import CollectiveTimes, read_collectives
+from kvpred.data.files import check_replaceable, is_folder, read_text, replaced_folder, write_text
 from kvpred.data.profiles import (
     ALL_SCHEMAS,
+    SCHEMA_VERSION,
     SCHEMAS,
     STEPS,
     Columns,
@@ -21,7 +27,7 @@ from kvpred.data.profiles import (
 from kvpred.errors import DataError, UsageError
 
 MANIFEST = "manifest.json"
-COMPUTE = "compute"
+COMPUTE, NETWORK = "compute", "network"
 _FILES = (*(f"{name}.csv" for name in ALL_SCHEMAS), MANIFEST)
 
 
@@ -123,11 +129,15 @@ def read_profile(
         manifest=manifest,
         path=folder,
         steps=read_profile_table(steps) if (steps := folder / f"{STEPS}.csv").exists() else {},
+        collectives=_collectives_beside(folder),
     )
 
 
 def write_profile(root: Path | str, profile: Profile) -> Path:
     """Write a profile under a root, replacing an older one of the same device, model and method in one step.
+
+    The manifest holds what is known of the profile, and no defaults for the rest. Times of communication are
+    not the profile's own: `write_network` stores them.
 
     Returns
     -------
@@ -157,7 +167,47 @@ def write_profile(root: Path | str, profile: Profile) -> Path:
         _write_tables(draft, profile)
         if profile.steps:
             write_text(draft / f"{STEPS}.csv", format_profile_table(profile.steps))
-        write_text(draft / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        dated = manifest.model_copy(update={"schema_version": SCHEMA_VERSION})
+        write_text(draft / MANIFEST, dated.model_dump_json(indent=2, exclude_unset=True) + "\n")
+    return folder
+
+
+def is_network(folder: Path) -> bool:
+    """Whether a folder holds times of communication, and no profile."""
+    tables = [f"{name}.csv" for name in SCHEMAS]
+    found = {name for name in (*NETWORK_FILES, *tables) if (folder / name).exists()}
+    return bool(found) and found.isdisjoint(tables)
+
+
+def write_network(root: Path | str, source: Path, *, device: str | None = None) -> Path:
+    """Check a folder of collectives and copy it under a root, replacing that device's older one in one step.
+
+    Parameters
+    ----------
+    root : path
+    source : Path
+        Holds ``all_reduce.csv``, ``send_recv.csv`` or both, as `read_collectives` reads them.
+    device : str, optional
+        The device that communicates; named by the folder's own name, if not given.
+
+    Returns
+    -------
+    Path
+        Its folder, ``<root>/network/<device>``.
+
+    Raises
+    ------
+    DataError
+        If a table is wrong.
+    UsageError
+        If the name cannot be a folder's, or the place cannot be written to or holds other files.
+    """
+    folder = Path(root) / NETWORK / _as_path(device or source.absolute().name)
+    texts = {name: read_text(source / f"{name}.csv") for name in read_collectives(source)}
+    check_replaceable(folder, ours=NETWORK_FILES)
+    with replaced_folder(folder) as draft:
+        for name, text in texts.items():
+            write_text(draft / f"{name}.csv", text)
     return folder
 
 
@@ -234,9 +284,24 @@ def _check_against(manifest: Manifest, given: dict[str, str | None], folder: Pat
 def _key(folder: Path, manifest: Manifest | None, known_methods: Collection[str]) -> ProfileKey:
     if manifest is not None:
         return ProfileKey(folder, manifest.device, manifest.model, manifest.method_params)
-    parts = folder.absolute().parts
-    below = parts[len(parts) - parts[::-1].index(COMPUTE) :] if COMPUTE in parts else ()
+    _, below = _split(folder)
     device, names = (below[0], list(below[1:])) if below else (None, [])
     named = len(names) > 1 and names[-1].partition(":")[0] in known_methods
     method = names.pop() if named else None
     return ProfileKey(folder, device, "/".join(names) or None, method)
+
+
+def _split(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return the root that a profile's folder lies under, and its path below ``compute``; empty elsewhere."""
+    parts = folder.absolute().parts
+    if COMPUTE not in parts:
+        return folder, ()
+    place = len(parts) - parts[::-1].index(COMPUTE)
+    return Path(*parts[: place - 1]), parts[place:]
+
+
+def _collectives_beside(folder: Path) -> dict[str, CollectiveTimes]:
+    """Read what was measured of the communication between the devices of a profile, under its own root."""
+    root, below = _split(folder)
+    network = root / NETWORK / below[0] if below else None
+    return read_collectives(network) if network is not None and is_network(network) else {}

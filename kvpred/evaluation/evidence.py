@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import log2
 
 from kvpred.data.evidence import Evidence, read_evidence
+from kvpred.data.field import device_name, engine_name, model_name
 from kvpred.errors import UsageError
-from kvpred.hardware import get_device, get_engine_spec
+from kvpred.hardware import DeviceSpec, EngineSpec, get_device, get_engine_spec
 from kvpred.methods import get_method
-from kvpred.models import get_model
+from kvpred.models import ModelSpec, get_model
 from kvpred.predictors.estimate import Estimate
 
 # What differing in each costs. A choice, not a measurement: each weighs more than all that come after it
@@ -85,9 +87,9 @@ def wanted(
             raise UsageError(f"{name} {value}: give a whole number of at least 1")
     return Wanted(
         _method(method, known),
-        _published(engine, [row.engine for row in known]) or (engine and get_engine_spec(engine).name),
-        _published(device, [row.device for row in known]) or (device and get_device(device).name),
-        _published(model, [row.model for row in known]) or (model and get_model(model).name),
+        _name(engine, [row.engine for row in known], lambda name: engine_name(name)[0], get_engine_spec),
+        _name(device, [row.device for row in known], device_name, get_device),
+        _name(model, [row.model for row in known], model_name, get_model),
         prompt_len,
         bsz,
     )
@@ -99,9 +101,25 @@ def _method(given: str, rows: Sequence[Evidence]) -> str:
     return get_method(given).spec
 
 
-def _published(given: str, names: Sequence[str]) -> str:
-    """Return the published name that is spelt alike, or nothing."""
-    return next((name for name in names if name and _alike(name) == _alike(given)), "")
+def _name(
+    given: str,
+    names: Sequence[str],
+    curated: Callable[[str], str],
+    known: Callable[[str], EngineSpec | DeviceSpec | ModelSpec],
+) -> str:
+    """Return a name as the rows have it, else as the catalogue; nothing for nothing.
+
+    `curated` makes of a source's spelling what the rows were given, `known` finds it in the catalogue.
+    """
+    if not given:
+        return ""
+    for spelling in (given, curated(given)):
+        for name in names:
+            if name and _alike(name) == _alike(spelling):
+                return name
+    with suppress(UsageError):
+        return known(curated(given)).name
+    return known(given).name
 
 
 def _alike(name: str) -> str:

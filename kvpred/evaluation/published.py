@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvpred.data.sites import SiteTable
+from kvpred.errors import UsageError
 from kvpred.evaluation.accuracy import copies
 from kvpred.methods import BASELINE
 from kvpred.predictors.calibration import canonical, fit_stage_methods, predict_sites
@@ -89,21 +92,34 @@ class PublishedScoring:
 def published_scoring(sites: SiteTable) -> PublishedScoring:
     """Score one predictor and the copy of fp16 by the published definition, its parts, and on held-out sites.
 
+    Definitions that the sites are too few for are left out.
+
     Parameters
     ----------
     sites : SiteTable
         Medians of one model, device and engine.
+
+    Raises
+    ------
+    UsageError
+        If they are too few for any.
     """
     table = canonical(sites)
     small = table.select(table.bsz <= PUBLISHED_MAX_BSZ)
     up_to = f"bsz <= {PUBLISHED_MAX_BSZ}"
     definitions = (
-        _in_sample(table, name="in sample", meaning=_IN_SAMPLE),
-        _in_sample(small, name=f"in sample, {up_to}", meaning=_SMALL),
-        _in_sample(small, name="as published", meaning=_SHRUNK, asked=_shrunk(small)),
-        _held_out(table, name="held out", meaning=_HELD_OUT),
+        partial(_in_sample, table, name="in sample", meaning=_IN_SAMPLE),
+        partial(_in_sample, small, name=f"in sample, {up_to}", meaning=_SMALL),
+        partial(_in_sample, small, name="as published", meaning=_SHRUNK, asked=_shrunk(small)),
+        partial(_held_out, table, name="held out", meaning=_HELD_OUT),
     )
-    return PublishedScoring(definitions, dict(PUBLISHED_ACCURACY))
+    scored: list[Scoring] = []
+    for score in definitions:
+        with suppress(UsageError):
+            scored.append(score())
+    if not scored:
+        raise UsageError("too few sites for any scoring definition")
+    return PublishedScoring(tuple(scored), dict(PUBLISHED_ACCURACY))
 
 
 def _shrunk(table: SiteTable) -> SiteTable:
@@ -115,6 +131,8 @@ def _shrunk(table: SiteTable) -> SiteTable:
 
 def _in_sample(table: SiteTable, *, name: str, meaning: str, asked: SiteTable | None = None) -> Scoring:
     """Score fits to all sites on these sites, or on what is asked in their place."""
+    if not len(table):
+        raise UsageError(f"there are no sites to score {name}")
     times = []
     for train in (np.ones(len(table), dtype=bool), table.method == BASELINE):
         time_s = np.empty(len(table))
@@ -126,14 +144,25 @@ def _in_sample(table: SiteTable, *, name: str, meaning: str, asked: SiteTable | 
 
 
 def _held_out(table: SiteTable, *, name: str, meaning: str) -> Scoring:
-    """Score every site twice: from folds without its length and from folds without its batch size."""
-    rows, ours, copied = [], [], []
+    """Score every site twice: from folds without its length and from folds without its batch size.
+
+    What the sites are too few for is left out, and the meaning says so.
+    """
+    rows, ours, copied, left_out = [], [], [], []
     for stage in np.unique(table.stage):
         for split in ("lengths", "batches"):
-            held = hold_out(table, str(stage), split)
+            try:
+                held = hold_out(table, str(stage), split)
+            except UsageError:
+                left_out.append(f"{split} of {stage}")
+                continue
             rows.append(held.row)
             ours.append(held.time_s)
             copied.append(copies(table, str(stage), split, held))
+    if not rows:
+        raise UsageError("too few sites to hold lengths or batches out and fit the others")
+    if left_out:
+        meaning += f" The sites are too few to hold out {', '.join(left_out)}."
     tested = table.select(np.concatenate(rows))
     return _scoring(tested, np.concatenate(ours), np.concatenate(copied), name=name, meaning=meaning)
 

@@ -120,12 +120,21 @@ def check_runs(runs: Iterable[Run], models: Mapping[str, ModelSpec], device: Dev
     if not labelled:
         message = f"no runs of {UNCOMPRESSED} under a known model: nothing to hold against bytes and FLOPs."
         return [*findings, Finding("nothing-to-check", "note", device.name, message)]
+    findings += _no_data_sheet(device)
     for one in labelled:
         findings += _faster_than_hardware(one)
         findings += _implied_bandwidth(one)
     for check in (_no_gqa_effect, _no_size_effect, _one_models_times):
         findings += check(labelled)
     return findings
+
+
+def _no_data_sheet(device: DeviceSpec) -> Iterator[Finding]:
+    numbers = {"memory bandwidth": device.memory_bandwidth_bytes_s, "peak FLOP/s": device.peak_flops_16bit}
+    missing = " and ".join(name for name, number in numbers.items() if not number)
+    if missing:
+        message = f"the {missing} of {device.name} are not known: no time is held against them."
+        yield Finding("unknown-device", "note", device.name, message)
 
 
 def _faster_than_hardware(one: LabelledRuns) -> Iterator[Finding]:
@@ -212,7 +221,8 @@ class _Contrast:
 def _contrast(one: LabelledRuns, other: LabelledRuns, stages: Sequence[str]) -> _Contrast | None:
     """Compare two labels where their work differs and matters; None if there are too few such sites."""
     left, right = _by_site(one), _by_site(other)
-    shared = [site for site in left if site in right and site[0] in stages]
+    # Without a data sheet there is no bound, and nothing that the times should differ by.
+    shared = [site for site in left if site in right and site[0] in stages and left[site][1] > 0]
     if not shared:
         return None
     time, bound = np.array([left[site] for site in shared]).T

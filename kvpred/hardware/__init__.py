@@ -6,7 +6,13 @@ from pathlib import Path
 
 from kvpred.errors import unknown_name
 from kvpred.hardware.catalogue import ALIASES, CATALOGUE
-from kvpred.hardware.engine_specs import DEFAULT_RESERVE_BYTES, EngineSpec, get_engine_spec, list_engine_specs
+from kvpred.hardware.engine_specs import (
+    DEFAULT_RESERVE_BYTES,
+    EngineSpec,
+    get_engine_spec,
+    list_engine_specs,
+    measured_engine,
+)
 from kvpred.hardware.host import HOST_CPU, cuda_device, detect_cpu, detect_host
 from kvpred.hardware.spec import DeviceSpec, LinkSpec
 
@@ -22,6 +28,7 @@ __all__ = [
     "get_engine_spec",
     "list_devices",
     "list_engine_specs",
+    "measured_engine",
 ]
 
 

@@ -61,7 +61,7 @@ def read_device(path: Path) -> DeviceSpec:
         If the file is missing, no TOML, or lacks, garbles or does not know a field.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}).", path=path) from error
     except UnicodeDecodeError as error:

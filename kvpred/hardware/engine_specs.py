@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import re
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from kvpred.errors import unknown_name
 
@@ -154,6 +157,10 @@ _SPECS = (
 )
 
 _CATALOGUE = {spec.name: spec for spec in _SPECS}
+_MEASURED: dict[str, EngineSpec] = {}
+_ENGINE_LIKE = re.compile(r"[a-z][a-z0-9.+_-]{1,39}")
+# A name at least so similar to a known one is a slip of the pen: it lets vllm-cpu and ollama pass, not vlm.
+_MISSPELT = 0.75
 
 
 def list_engine_specs() -> list[EngineSpec]:
@@ -179,7 +186,43 @@ def get_engine_spec(name: str) -> EngineSpec:
     >>> get_engine_spec("lmdeploy").block_tokens
     64
     """
-    key = name.strip().lower()
-    if key in _CATALOGUE:
-        return _CATALOGUE[key]
-    raise unknown_name("engine", name, _CATALOGUE)
+    known = _CATALOGUE | _MEASURED
+    key = engine_key(name)
+    if key in known:
+        return known[key]
+    raise unknown_name("engine", name, known)
+
+
+def measured_engine(name: str) -> EngineSpec:
+    """Find the memory facts of an engine that runs were measured on, be it in the catalogue or not.
+
+    One that is not gets those of any server, with a warning that nothing is known of its memory, and
+    `get_engine_spec` knows it from then on.
+
+    Raises
+    ------
+    UsageError
+        If the name is no engine's, or nearly one of the catalogue's.
+    """
+    key = engine_key(name)
+    unlisted = key not in _CATALOGUE and key not in _MEASURED
+    if unlisted and _ENGINE_LIKE.fullmatch(key) and not get_close_matches(key, _CATALOGUE, 1, _MISSPELT):
+        logging.getLogger("kvpred").warning(
+            "nothing is known of the memory of the engine %s: an unpaged cache, whole prompts at once and a "
+            "reserve of 1 GiB are assumed",
+            key,
+        )
+        source = "not known: assumed as of any server"
+        _MEASURED[key] = replace(_CATALOGUE["openai"], name=key, title=key, extra=None, source=source)
+    return get_engine_spec(name)
+
+
+def engine_key(name: str) -> str:
+    """Return the one name that stands for all spellings of an engine's.
+
+    Examples
+    --------
+    >>> engine_key("vLLM")
+    'vllm'
+    """
+    return name.strip().lower()

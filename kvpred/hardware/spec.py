@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class LinkSpec:
 @dataclass(frozen=True, slots=True)
 class DeviceSpec:
     """One accelerator or host processor.
+
+    Two are equal if their names and numbers are, wherever these come from.
 
     Parameters
     ----------
@@ -54,5 +56,5 @@ class DeviceSpec:
     memory_bandwidth_bytes_s: float | None
     peak_flops_16bit: float | None
     link: LinkSpec | None
-    source: str
+    source: str = field(compare=False)
     cores: int | None = None

@@ -120,7 +120,7 @@ def parse_config(raw: dict[str, Any], file: Path) -> ModelSpec:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}).", path=file) from error
     except UnicodeDecodeError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvpred.errors import UsageError
@@ -26,6 +26,8 @@ class Matrix(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A dense decoder-only transformer with (grouped-query) softmax attention and a gated MLP.
+
+    Two are equal if their names and numbers are, wherever these come from.
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ class ModelSpec:
     """
 
     name: str
-    hf_id: str
+    hf_id: str = field(compare=False)
     n_layers: int
     hidden_size: int
     n_q_heads: int
@@ -67,7 +69,7 @@ class ModelSpec:
     vocab_size: int
     max_position: int
     tie_embeddings: bool
-    source: str
+    source: str = field(compare=False)
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False

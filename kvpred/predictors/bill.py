@@ -128,7 +128,7 @@ class MeanRequest:
     low_s, high_s : array
         Interval of `e2e_s`: both stages and all lengths are taken to err the same way.
     fits : array
-        Share of requests of which a batch fits in memory.
+        Share of requests of which a batch fits in memory; 1 if and only if all do.
     in_domain : array
         Share of requests inside the range that was measured.
     basis, provenance : str
@@ -181,7 +181,9 @@ def mean_request(serving: Serving, method: Method, mix: Mix, multipliers: Floats
 
     def share(holds: NDArray[np.bool_]) -> Floats:
         both = holds.reshape(ends.shape).all(axis=0)
-        return np.asarray(np.where(both, mix.lengths.weights, 0.0).sum(axis=1))
+        some = np.where(both, mix.lengths.weights, 0.0).sum(axis=1)
+        # Weights add up to 1 but for rounding.
+        return np.where(np.all(both, axis=1), 1.0, np.minimum(some, np.nextafter(1.0, 0.0)))
 
     low_s, high_s = found.interval["e2e_latency_s"]
     return MeanRequest(

@@ -10,7 +10,7 @@ import numpy as np
 
 from kvpred.data.files import replaced_folder
 from kvpred.data.sites import SiteTable, read_site_table, write_site_table
-from kvpred.hardware import DeviceSpec, LinkSpec
+from kvpred.hardware import DeviceSpec, LinkSpec, measured_engine
 from kvpred.methods import BASELINE
 from kvpred.models import ModelSpec
 from kvpred.predictors.calibration import Profiles, StageFits
@@ -46,6 +46,7 @@ def save(predictor: Predictor, folder: Path | str) -> None:
             "tp": predictor.place.tp,
             "engine": predictor.engine,
             "provenance": predictor.provenance,
+            "basis": predictor.basis,
             "stages": {name: _stage_to_json(stage) for name, stage in predictor.stages.items()},
             "accuracy": predictor.accuracy,
             "profiles": _save_profiles(predictor, draft),
@@ -145,7 +146,7 @@ def _from_json(root: Path, index: dict[str, Any]) -> Predictor:
     link = LinkSpec(**device.pop("link")) if device["link"] else device.pop("link")
     return Predictor(
         place=Place(ModelSpec(**index["model"]), DeviceSpec(**device, link=link), int(index["tp"])),
-        engine=str(index["engine"]),
+        engine=measured_engine(str(index["engine"])).name,
         stages={stage: _stage_from_json(index["stages"][stage], profiles) for stage in STAGES},
         sites=read_site_table(root / _SITES) if _SITES in index["files"] else SiteTable.empty(),
         provenance=str(index["provenance"]),

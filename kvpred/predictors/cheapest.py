@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import log
 from statistics import NormalDist
 
 import numpy as np
@@ -25,9 +24,9 @@ def rank(
 ) -> list[Candidate]:
     """Return the candidates, the cheapest first and the rejected ones last, with what is sure of it.
 
-    Costs are drawn anew by what is uncertain of each method's times relative to fp16's
-    (`kvpred.predictors.relative`) and of its answers' lengths; what all share cancels. The batches stay as
-    chosen.
+    Costs are drawn anew by what is uncertain of each method's times (`kvpred.predictors.relative`), fp16's
+    among them, and of its answers' lengths; what all share is left out. Where a time is reckoned from fp16's
+    it errs in each draw as fp16's does. The batches stay as chosen.
     """
     kept = [candidate for candidate in candidates if not candidate.rejected]
     others = sorted((c for c in candidates if c.rejected), key=lambda c: _miss(c, terms.limits))
@@ -38,7 +37,8 @@ def rank(
     reference = _best(kept[own or 0])
     yardstick = Yardstick.at(predictor, place, engine, query=reference.query, level=ERROR_LEVEL)
     rng = np.random.default_rng(terms.seed)
-    drawn = np.array([_drawn_s(candidate, yardstick, rng) for candidate in kept])
+    fp16 = dict(zip(STAGES, rng.spawn(1)[0].standard_normal((len(STAGES), N_DRAWS)), strict=True))
+    drawn = np.array([_drawn_s(candidate, yardstick, rng, fp16=fp16) for candidate in kept])
     chances = np.bincount(drawn.argmin(axis=0), minlength=len(kept)) / N_DRAWS
     levels = (0.5, (1 - terms.level) / 2, (1 + terms.level) / 2)
     price = terms.price_per_hour * place.tp / 3600
@@ -63,19 +63,19 @@ def _miss(candidate: Candidate, limits: Sequence[Limit]) -> float:
     return candidate.best.worst(limits)[0] if candidate.best and limits else float("inf")
 
 
-def _drawn_s(candidate: Candidate, yardstick: Yardstick, rng: np.random.Generator) -> Array:
-    """Return draws of the device's seconds per request, shape (N_DRAWS,)."""
+def _drawn_s(
+    candidate: Candidate, yardstick: Yardstick, rng: np.random.Generator, *, fp16: Mapping[str, Array]
+) -> Array:
+    """Return draws of the device's seconds per request, shape (N_DRAWS,); `fp16` errs alike for all."""
     batch = _best(candidate)
-    same = batch.query is yardstick.query
-    relative = yardstick.compare(candidate.method, None if same else batch.query)
+    doubts = yardstick.doubts(candidate.method, batch.query)
     shares = dict(zip(STAGES, (batch.times.prefill_share, 1 - batch.times.prefill_share), strict=True))
     outer = NormalDist().inv_cdf((1 + ERROR_LEVEL) / 2)
     total = np.zeros(N_DRAWS)
     for stage in STAGES:
-        ratio, low, high = (float(end[0]) for end in relative[stage].ratio)
-        normal = rng.standard_normal(N_DRAWS)
-        width = np.where(normal < 0, log(ratio / low), log(high / ratio))
-        error = np.exp(width * normal / outer)
+        doubt, normal = doubts[stage], rng.standard_normal(N_DRAWS)
+        width = np.where(normal < 0, doubt.faster, doubt.slower)
+        error = np.exp((width * normal + doubt.as_fp16 * fp16[stage]) / outer)
         # Longer answers take longer to decode; more is read in each step too, which is left out.
         longer = (
             1.0

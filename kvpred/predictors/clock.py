@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import exp, log
 
@@ -11,6 +11,7 @@ import numpy as np
 from kvpred.methods import BASELINE, Method, get_method
 from kvpred.methods.quantities import IntArray
 from kvpred.predictors.calibration import StageFits
+from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import ATTENTION, Array, StageFit
 from kvpred.predictors.predictor import Predictor
 from kvpred.predictors.scaling import Place, split_fixed, transfer
@@ -53,7 +54,8 @@ class StepClock:
     to. In a step that does both, decoding tokens pass the linear layers with the prompts', and only their
     attention comes on top; it takes no less than its decoding sequences alone (an assumption: chunked
     prefill as in Sarathi-Serve, Agrawal et al., OSDI 2024, rests on it). Where attention is joint, a step
-    with prompts computes that of all its tokens to all that any of its sequences attends to.
+    with prompts computes that of all its tokens to all that any of its sequences attends to. No step takes
+    less than its FLOPs at the device's peak, unless such steps were measured.
 
     Parameters
     ----------
@@ -63,6 +65,10 @@ class StepClock:
         At the place.
     fit_of : str
         Full string of the method whose fits serve: the method's own, or fp16's where it has none.
+    peak_s : tuple of float
+        `Place.peak_s`.
+    domains : mapping of str to Domain
+        Where each stage of the method was measured at this place; empty where it was not.
     """
 
     method: Method
@@ -70,6 +76,8 @@ class StepClock:
     prefill: StageFits
     decode: StageFits
     fit_of: str
+    peak_s: tuple[float, float] = (0.0, 0.0)
+    domains: Mapping[str, Domain] = field(default_factory=dict)
     _reads: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
     _prompt_extra: dict[int, float] = field(default_factory=dict)
     _device: dict[tuple[str, float, int], tuple[float, float]] = field(default_factory=dict)
@@ -86,15 +94,17 @@ class StepClock:
         decodes : iterable of (int, int)
             Of each decoding sequence: tokens in its cache before this step, and those of its prompt.
         """
-        tokens = seen = n_decodes = 0
+        tokens = seen = n_prompts = n_decodes = cached = 0
         squares = prompt_extra_s = decode_extra_s = attended = 0.0
         for passed, chunk in prefills:
+            n_prompts += 1
             tokens += chunk
             seen += passed + chunk
             squares += (passed + chunk) ** 2 - passed**2
             prompt_extra_s += self._extra_of_prompt(passed + chunk) - self._extra_of_prompt(passed)
         for kv_len, prompt_len in decodes:
             n_decodes += 1
+            cached += kv_len
             read, extra_s = self._reads_of(prompt_len, kv_len - prompt_len)
             attended += read
             decode_extra_s += extra_s
@@ -112,7 +122,21 @@ class StepClock:
         if prompts is not None:
             prefill_s = prompts.step_s(beside_s) + max(prompt_extra_s, -prompts.attention_s())
             step_s = max(step_s, prefill_s)
-        return step_s
+        token_s, pair_s = self.peak_s
+        least_s = of_all * token_s + squares * pair_s
+        if step_s >= least_s:
+            return step_s
+        measured = self._measured("prefill", n_prompts, tokens) and self._measured(
+            "decode", n_decodes, cached
+        )
+        return step_s if measured else least_s
+
+    def _measured(self, stage: str, many: int, tokens: int) -> bool:
+        """Return whether so many sequences of so many tokens together lie where the stage was measured."""
+        if not many:
+            return True
+        domain = self.domains.get(stage)
+        return domain is not None and bool(domain.contains(bsz=many, length=tokens / many))
 
     @property
     def _fitted(self) -> bool:
@@ -206,4 +230,12 @@ def clock_for(predictor: Predictor, method: Method, place: Place, engine: str) -
         stage.fits if known.same_place else transfer(stage.fits, predictor.place, place)
         for stage in (predictor.stages["prefill"], predictor.stages["decode"])
     )
-    return StepClock(method, place, prefill, decode, method.spec if known.measured else BASELINE)
+    return StepClock(
+        method,
+        place,
+        prefill,
+        decode,
+        fit_of=method.spec if known.measured else BASELINE,
+        peak_s=place.peak_s,
+        domains={name: stage.domain for name, stage in predictor.stages.items()} if known.in_place else {},
+    )

@@ -55,9 +55,10 @@ class Estimate:
     speedup_vs_fp16 : mapping of str to float or array
         fp16's time over this method's, for ``prefill``, ``decode`` and ``e2e``.
     interval : mapping of str to tuple
-        (low, high) of each time and throughput field, for medians of a few runs.
+        (low, high) of each time and throughput field, for medians of a few runs. Far outside what was
+        measured it stops growing (`kvpred.predictors.predictor.MOST_LOG_ERROR`): nothing is known there.
     interval_level : float
-        Share of measured medians that the interval is to contain.
+        Share of measured medians that the interval is to contain, where the request is in the domain.
     basis : {"calibrated", "profiled", "transferred", "roofline"}
         What the times rest on, best first.
     in_domain : bool or array
@@ -226,6 +227,19 @@ def predict(
         basis=coverage(predictor, compression, place, runner.name).basis,
         in_domain=shown(prefill.in_domain & decode.in_domain),
         provenance=predictor.provenance,
+    )
+
+
+def beyond_context(model: ModelSpec, *, prompt_len: int, output_len: int) -> str | None:
+    """Say that a request exceeds a model's context; None if it does not.
+
+    Times and memory are given all the same: they do not depend on what a model was trained to read.
+    """
+    if prompt_len + output_len <= model.max_position:
+        return None
+    return (
+        f"a prompt of {prompt_len:,} tokens and an answer of {output_len:,} exceed the context of "
+        f"{model.max_position:,} of {model.name}, which as it is cannot serve them"
     )
 
 

@@ -38,6 +38,12 @@ from kvpred.predictors.scaling import Place
 # Splits whose scores make the intervals.
 _SCORED = (SITE_BY_SITE, "lengths", "batches")
 
+# The most that a fit is said to be off by either way, at level 0.9, however far from its sites: as much as
+# published kernels fall short of 16-bit ones (`kvpred.predictors.steps.FIELD_SPEEDUP`), which is said of
+# methods without any runs. A relative error above its own size tells that nothing is known there; a wider
+# interval would not tell more.
+MOST_LOG_ERROR = np.log(1 / 0.29)
+
 
 @dataclass(frozen=True, slots=True)
 class StageCalibration:
@@ -74,8 +80,22 @@ class StageCalibration:
 
         ``length`` is the prompt length for prefill, the mean kv_len for decode, as in `domain`.
         """
+        return self.bounded(error * self.per_error(bsz=bsz, length=length, level=level), level)
+
+    def per_error(self, *, bsz: ArrayLike, length: ArrayLike, level: float) -> Array:
+        """Return the half-width of log times per standard error, before it is `bounded`."""
         outside = self.domain.octaves_outside(bsz=bsz, length=length)
-        return np.asarray(self.score(level) * error * (1.0 + self.growth_per_octave * outside))
+        return np.asarray(self.score(level) * (1.0 + self.growth_per_octave * outside))
+
+    def bounded(self, log_half_width: Array, level: float) -> Array:
+        """Return half-widths of log times at a level, none above `MOST_LOG_ERROR` of a normal distribution.
+
+        Where measured sites themselves are off by as much, twice that is the most.
+        """
+        quantile = NormalDist().inv_cdf
+        most = MOST_LOG_ERROR * quantile((1 + level) / 2) / quantile(0.95)
+        measured = self.score(level) * max(self.fits.site_error.values())
+        return np.asarray(np.minimum(log_half_width, max(most, 2.0 * measured)))
 
 
 @dataclass(frozen=True, slots=True)

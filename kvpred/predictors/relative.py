@@ -90,6 +90,23 @@ class Relative:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Doubt:
+    """What one stage's time of a method may be off by, apart from what all times at a place share.
+
+    Parameters
+    ----------
+    faster, slower : array
+        Log distances to the ends of the interval that is the method's own.
+    as_fp16 : array
+        Log half-width of what it is off by whenever fp16 is, and the same way.
+    """
+
+    faster: Array
+    slower: Array
+    as_fp16: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
     """One stage's times, and what they may be off by.
 
@@ -187,13 +204,40 @@ class Yardstick:
             found[stage] = Relative(ratio, times.in_domain & self.stages[stage].in_domain)
         return found
 
+    def doubts(self, method: Method, query: Query) -> dict[str, Doubt]:
+        """Tell by stage what the times of a method's own batches may be off by, fp16's among them.
+
+        In a ratio (`compare`) fp16's doubt counts for every method but fp16. Here it counts where it arises:
+        for fp16 and for methods without runs, whose times are reckoned from fp16's.
+        """
+        baseline = get_method(BASELINE)
+        known = coverage(self.predictor, method, self.place, self.engine)
+        found, none = {}, np.zeros(query.bsz.shape)
+        for stage in STAGES:
+            times = self._times(stage, method, query)
+            if method == baseline or known.basis != "roofline":
+                own = self._judged(stage, method, query, times)
+            else:
+                own = self._judged(stage, baseline, query, self._times(stage, baseline, query))
+            width = own.log_half_width + self._host_doubt(stage, known, own)
+            if method == baseline:
+                found[stage] = Doubt(none, none, width)
+            elif known.basis == "roofline":
+                slowest, fastest = FIELD_SPEEDUP[stage]
+                faster = np.log(fastest * times.time_s / own.time_s)
+                slower = np.log(fastest / slowest) - faster
+                found[stage] = Doubt(np.maximum(faster, 0), np.maximum(slower, 0), width)
+            else:
+                ratio = own.time_s / self.time_s(stage)
+                hidden = np.log(self._with_overhead(stage, ratio) / ratio)
+                found[stage] = Doubt(np.maximum(width, -hidden), np.maximum(width, hidden), none)
+        return found
+
     def _measured(self, stage: str, known: Coverage, own: _Judged) -> Ratio:
         ratio = own.time_s / self.time_s(stage)
         width = self._log_half_width(stage, known, own)
         low, high = ratio * np.exp(-width), ratio * np.exp(width)
-        # An overhead that nobody profiled may stand beside the times of both, and draw the ratio to 1.
-        slower = self._unprofiled(stage)
-        hidden = (ratio + slower - 1.0) / slower
+        hidden = self._with_overhead(stage, ratio)
         return ratio, np.minimum(low, hidden), np.maximum(high, hidden)
 
     def _published(self, stage: str, known: Coverage, time_s: Array, query: Query | None) -> Ratio:
@@ -209,12 +253,20 @@ class Yardstick:
         return ratio, np.minimum(low, ratio), np.maximum(high, ratio)
 
     def _log_half_width(self, stage: str, known: Coverage, own: _Judged) -> Array:
-        base = self.stages[stage]
-        width = np.hypot(own.log_half_width, base.log_half_width)
+        width = np.hypot(own.log_half_width, self.stages[stage].log_half_width)
+        return np.asarray(width + self._host_doubt(stage, known, own))
+
+    def _host_doubt(self, stage: str, known: Coverage, own: _Judged) -> Array:
+        """Return what a change of the host's work moves a time by, beyond what it moves fp16's by."""
+        apart = np.abs(own.host - self.stages[stage].host)
         if known.same_place and known.same_engine:
-            return np.asarray(width)
-        doubt = HOST_DOUBT if known.same_engine else ENGINE_DOUBT
-        return np.asarray(width + doubt * np.abs(own.host - base.host))
+            return np.zeros_like(apart)
+        return np.asarray((HOST_DOUBT if known.same_engine else ENGINE_DOUBT) * apart)
+
+    def _with_overhead(self, stage: str, ratio: Array) -> Array:
+        """Return a ratio drawn to 1 by the overhead that nobody profiled, beside the times of both."""
+        slower = self._unprofiled(stage)
+        return (ratio + slower - 1.0) / slower
 
     def _unprofiled(self, stage: str) -> float:
         """Return how many times longer steps may take than profiled operators; 1 where runs were fitted."""
@@ -229,7 +281,8 @@ class Yardstick:
         )
 
     def _judged(self, stage: str, method: Method, query: Query, times: StepTimes) -> _Judged:
-        fits, prompts = self.fits[stage], query.prompt_len.astype(float)
+        calibration, fits = self.predictor.stages[stage], self.fits[stage]
+        prompts = query.prompt_len.astype(float)
         name = method.spec if method.spec in self.predictor.methods else BASELINE
         attended, length = prompts, prompts
         if stage == "decode":
@@ -238,9 +291,8 @@ class Yardstick:
         if query is self.query and stage in self.stages:
             per_error = self.stages[stage].per_error
         else:
-            per_error = self.predictor.stages[stage].log_half_width(
-                np.ones(1), bsz=query.bsz, length=length, level=self.level
-            )
-        width = per_error * fits.error(name, bsz=query.bsz, length=attended)
+            per_error = calibration.per_error(bsz=query.bsz, length=length, level=self.level)
+        error = fits.error(name, bsz=query.bsz, length=attended)
+        width = calibration.bounded(per_error * error, self.level)
         host = host_share(fits, name, self.place, times=times.time_s)
         return _Judged(times.time_s, width, host, times.in_domain, per_error)

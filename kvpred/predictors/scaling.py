@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from kvpred.hardware import DeviceSpec
 from kvpred.methods import BASELINE, get_method
 from kvpred.models import ModelSpec
 from kvpred.predictors.calibration import StageFits
-from kvpred.predictors.greybox import ATTENTION, Array, StageFit
+from kvpred.predictors.greybox import ATTENTION, Array, StageFit, StageForm
+
+if TYPE_CHECKING:
+    from kvpred.predictors.profiled import ProfiledStep
 
 # Start-up of one all-reduce: 10 µs on 2 and 61 µs on 4 and 8 A100 for small messages, the medians of Vidur's
 # published profile of a DGX A100 (microsoft/vidur, data/profiling/network/a100_dgx/all_reduce.csv).
@@ -81,6 +85,16 @@ class Place:
         traffic = get_method(BASELINE).prefill_traffic(self.model, prompt_len=4096, tp=self.tp)
         return float(traffic.flops) / 4096**2 / self.peak_flops
 
+    @property
+    def peak_s(self) -> tuple[float, float]:
+        """Seconds at peak FLOP/s of a token's linear layers, and of attention per squared prompt token.
+
+        Zeros where the device does not state its peak: no step takes less.
+        """
+        if self.device.peak_flops_16bit is None:
+            return 0.0, 0.0
+        return self.token_s, self.pair_s
+
     def all_reduce_s(self) -> tuple[float, float]:
         """Return the seconds of one step's all-reduces: fixed, and per token (ring algorithm, 16 bit)."""
         if self.tp == 1:
@@ -88,7 +102,9 @@ class Place:
         link = self.device.link
         if link is None:
             raise NotCoveredError(
-                f"tp={self.tp} needs a link between devices, and {self.device.name} states none"
+                f"tp={self.tp} needs a link between devices, and {self.device.name} states none: give a "
+                f"device file that does, or train on a profile of tp={self.tp} with measured all-reduces "
+                "(network/DEVICE/all_reduce.csv under its root)"
             )
         calls = 2 * self.model.n_layers
         hops = 2 * (self.tp - 1)
@@ -124,11 +140,49 @@ def split_fixed(fits: StageFits, place: Place) -> Host:
     return Host(efficiency, min(float(fit.coef[0]), place.weights_s / efficiency))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CarriedStep:
+    """Profiled operators with the all-reduces of another place in place of their own.
+
+    Measured all-reduces are carried as everything else is: by what the two data sheets say.
+
+    Parameters
+    ----------
+    step : ProfiledStep
+    here_s, there_s : array, shape (2,)
+        Seconds of a step's all-reduces by the data sheets of its own place and of the other: fixed, and per
+        token (`Place.all_reduce_s`).
+    slower : float
+        How many times longer shared operators take there, which the multiplier beside them holds.
+    """
+
+    step: ProfiledStep
+    here_s: Array
+    there_s: Array
+    slower: float
+
+    @property
+    def cold(self) -> bool:
+        """Whether operators were timed in place, each with cold caches, rather than one by one."""
+        return self.step.cold
+
+    def device_s(self, stage: str, *, bsz: Array, length: Array) -> Array:
+        """Return seconds of the shared operators and of attention, shape (..., 2)."""
+        device_s = self.step.device_s(stage, bsz=bsz, length=length)
+        tokens = bsz * length if stage == "prefill" else bsz * np.ones_like(length)
+        there_s, own_s = self.there_s[0] + self.there_s[1] * tokens, self.step.all_reduce_s(tokens)
+        if self.here_s.any():
+            there_s = there_s * own_s / (self.here_s[0] + self.here_s[1] * tokens)
+        device_s[..., 0] += there_s / self.slower - own_s
+        return device_s
+
+
 def transfer(fits: StageFits, origin: Place, target: Place) -> StageFits:
     """Return the fits as they would be at another place.
 
     Host work scales with the layers, linear layers with FLOPs / peak, attention's prefill with its own FLOPs,
-    the decode step's reads with bytes / bandwidth; tensor parallelism adds two all-reduces per layer.
+    the decode step's reads with bytes / bandwidth; tensor parallelism adds two all-reduces per layer. Those
+    that were measured along are taken off first, and the target's count as much of their data sheet's time.
 
     Parameters
     ----------
@@ -139,31 +193,45 @@ def transfer(fits: StageFits, origin: Place, target: Place) -> StageFits:
     Raises
     ------
     NotCoveredError
-        If the target states no bandwidth, FLOP/s or link that the scaling needs.
+        If a place states no bandwidth, FLOP/s or link that the scaling needs.
     """
     layers = target.model.n_layers / origin.model.n_layers
     linear = target.token_s / origin.token_s
-    fixed_s, token_s = target.all_reduce_s()
+    reads = target.weights_s / origin.weights_s
+    here_s, there_s = np.array(origin.all_reduce_s()), np.array(target.all_reduce_s())
     host = split_fixed(fits, origin)
+    profiled = fits.form.profile is not None
     if fits.form.stage == "prefill":
         ratios = np.array([layers, linear, target.pair_s / origin.pair_s])
     else:
-        reads = target.weights_s / origin.weights_s
-        shared = linear if fits.form.profile is None else reads
+        shared = reads if profiled else linear
         cached = target.kv_token_s / origin.kv_token_s
         more = cached if fits.form.crowded else reads if fits.form.batched else linear
         ratios = np.array([layers, shared, cached, more])
 
+    def carried(form: StageForm) -> StageForm:
+        if not profiled or origin.tp == target.tp == 1:
+            return form
+        step = cast("ProfiledStep", form.profile)
+        return replace(form, profile=CarriedStep(step, here_s, there_s, slower=float(ratios[1])))
+
     def scaled(fit: StageFit) -> StageFit:
         ratio = ratios[: len(fit.coef)]
-        coef: Array = fit.coef * ratio
         weights_s = min(host.weights_s, float(fit.coef[0]))
-        launches_s = float(fit.coef[0]) - weights_s
-        coef[0] = launches_s * layers + weights_s * target.weights_s / origin.weights_s + fixed_s
-        coef[1] += token_s
-        return replace(fit, coef=coef, covariance=fit.covariance * np.outer(ratio, ratio))
+        rest_s = fit.coef[:2] - [weights_s, 0.0]
+        # Profiled steps hold their all-reduces themselves.
+        own_s = np.zeros(2) if profiled else np.minimum(here_s, rest_s)
+        share = np.divide(own_s, here_s, out=np.full(2, float(not profiled)), where=here_s > 0)
+        coef: Array = fit.coef * ratio
+        coef[:2] = (rest_s - own_s) * ratio[:2] + [weights_s * reads, 0.0] + share * there_s
+        return replace(
+            fit,
+            form=carried(fit.form),
+            coef=coef,
+            covariance=fit.covariance * np.outer(ratio, ratio),
+        )
 
-    return replace(fits, fits={name: scaled(fit) for name, fit in fits.fits.items()})
+    return replace(fits, form=carried(fits.form), fits={name: scaled(fit) for name, fit in fits.fits.items()})
 
 
 def host_share(fits: StageFits, method: str, place: Place, *, times: Array) -> Array:

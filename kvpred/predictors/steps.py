@@ -89,6 +89,11 @@ class Coverage:
     same_place: bool
     same_engine: bool
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the method was measured at this very place under this engine."""
+        return self.measured and self.same_place and self.same_engine
+
 
 def coverage(predictor: Predictor, method: Method, place: Place, engine: str) -> Coverage:
     """Tell what an estimate would rest on."""
@@ -142,8 +147,20 @@ def step_times(
         low_s, high_s = low_s / fastest, high_s / slowest
         time_s = time_s + _ideal_difference_s(stage, method, place, fits, query=query, length=length)
         low_s, high_s = np.minimum(low_s, time_s), np.maximum(high_s, time_s)
-    inside = calibration.domain.contains(bsz=query.bsz, length=_axis(stage, query))
-    return StepTimes(time_s, low_s, high_s, inside & known.same_place & known.same_engine & known.measured)
+    inside = calibration.domain.contains(bsz=query.bsz, length=_axis(stage, query)) & known.in_place
+    # What was measured counts more than a data sheet; beyond, nothing is faster than that allows.
+    least_s = np.where(inside, 0.0, _least_s(stage, place, query))
+    time_s, low_s, high_s = (np.maximum(seconds, least_s) for seconds in (time_s, low_s, high_s))
+    return StepTimes(time_s, low_s, high_s, inside)
+
+
+def _least_s(stage: str, place: Place, query: Query) -> Array:
+    """Return what a step's FLOPs take at the device's peak: of linear layers, and of a prompt's attention."""
+    token_s, pair_s = place.peak_s
+    if stage == "decode":
+        return np.asarray(query.bsz * token_s)
+    prompt_len = query.prompt_len.astype(float)
+    return np.asarray(query.bsz * (token_s * prompt_len + pair_s * prompt_len**2))
 
 
 def _axis(stage: str, query: Query) -> Array:

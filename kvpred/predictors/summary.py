@@ -11,16 +11,24 @@ from numpy.typing import NDArray
 from kvpred.methods import get_method
 from kvpred.predictors.bundle import load
 from kvpred.predictors.crossval import SPLITS
+from kvpred.predictors.length.bundle import KIND as LENGTHS
+from kvpred.predictors.sealed import kind_of, opened
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """Describe a bundle: what was measured, on which range, how accurate on held-out sites.
+    """Describe a bundle: what was measured, on which range, how accurate on what was held out.
 
     Raises
     ------
     DataError
         As `kvpred.load`.
     """
+    if kind_of(folder) == LENGTHS:
+        return opened(folder, LENGTHS, _lengths)
+    return _throughput(folder)
+
+
+def _throughput(folder: Path) -> dict[str, Any]:
     predictor = load(folder)
     sites = predictor.sites
     accuracy = {
@@ -31,6 +39,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     return {
         "name": folder.name,
         "path": str(folder),
+        "kind": "throughput",
         "model": predictor.place.model.name,
         "device": predictor.place.device.name,
         "engine": predictor.engine,
@@ -45,6 +54,27 @@ def summarise(folder: Path) -> dict[str, Any]:
         "accuracy": accuracy,
         "accuracy_held_out_lengths": accuracy.get("lengths"),
         "provenance": predictor.provenance,
+    }
+
+
+def _lengths(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
+    """Describe a bundle of lengths by its index, without the libraries that predicting needs."""
+    unknown = ("model", "device", "engine", "tp", "sites", "runs", "bsz_range")
+    return {
+        "name": folder.name,
+        "path": str(folder),
+        "kind": LENGTHS,
+        **dict.fromkeys(unknown),
+        "prompt_len_range": index.get("domain", {}).get("prompt_tokens"),
+        "methods": [get_method(index["method_params"]).name],
+        "method_params": [index["method_params"]],
+        "basis": index.get("basis"),
+        "predictor": index["predictor"],
+        "answers": index["facts"].get("answers"),
+        "conversations": len(index["groups"]),
+        "accuracy": index.get("accuracy", {}),
+        "accuracy_held_out_lengths": None,
+        "provenance": index["provenance"],
     }
 
 

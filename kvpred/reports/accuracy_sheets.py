@@ -234,7 +234,7 @@ def few_shot_cells_sheet(report: FewShotReport) -> Sheet:
 
 def published_sheet(scoring: PublishedScoring) -> Sheet:
     """Return one row per scoring definition, and the published tool's own figures."""
-    methods = list(scoring.definitions[0].by_method)
+    methods = list(dict.fromkeys(method for d in scoring.definitions for method in d.by_method))
     columns = (
         Column("definition", "Scoring"),
         Column("n_sites", "Sites", str),
@@ -244,7 +244,7 @@ def published_sheet(scoring: PublishedScoring) -> Sheet:
         Column("meaning", "What it hides or shows"),
     )
     rows: list[tuple[object, ...]] = [
-        (d.name, d.n_sites, *(d.by_method[method] for method in methods), d.accuracy, d.copy, d.meaning)
+        (d.name, d.n_sites, *(d.by_method.get(method) for method in methods), d.accuracy, d.copy, d.meaning)
         for d in scoring.definitions
     ]
     theirs = [scoring.published.get(method.partition(":")[0]) for method in methods]

@@ -12,7 +12,7 @@ from kvpred.data.runs import Run
 from kvpred.data.sites import RunSite, SiteTable, pool_sites
 from kvpred.errors import DataError
 from kvpred.evaluation.verdict import LearntMethod, Verdict, judge_calibration, overall_verdict
-from kvpred.hardware import get_engine_spec
+from kvpred.hardware import measured_engine
 from kvpred.methods import BASELINE
 from kvpred.predictors.crossval import SITE_BY_SITE, check_level
 from kvpred.predictors.greybox import STAGES
@@ -128,7 +128,7 @@ def calibrate(
         _check_enough(sites)
         first = runs[0]
         place = place_of(first)
-        engine = get_engine_spec(first.engine).name
+        engine = measured_engine(first.engine).name
     progress(f"{len(kept)} runs at {len(sites)} sites; fitting, and leaving each site out in turn")
     profiles = read_profiles(
         measured.profiles, device=measured.device, model=measured.model, method=measured.method

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,14 @@ from kvpred.data.journal import Progress
 from kvpred.data.lengths import LengthRun, read_lengths
 from kvpred.data.tokenizers import ESTIMATED, get_counter
 from kvpred.errors import DataError, UsageError
+from kvpred.evaluation.length_accuracy import INTERVAL, Truth, ratio_scores
 from kvpred.methods import BASELINE, get_method
 from kvpred.predictors.length import bundle
 from kvpred.predictors.length.base import LengthDistributions, LengthPredictor, fold_of
 from kvpred.predictors.length.crossfit import DEFAULT_FOLDS, cross_fit
 from kvpred.predictors.length.fast import FastPredictor
 from kvpred.predictors.length.longformer import LongformerConfig, LongformerPredictor
-from kvpred.predictors.length.model import LengthModel
+from kvpred.predictors.length.model import LengthModel, group_key
 from kvpred.predictors.length.stacked import StackedPredictor
 
 _SMOKE_CONVERSATIONS, _SMOKE_FOLDS = 80, 2
@@ -106,7 +107,7 @@ def train_length(
         few = set(sorted({turn.group for turn in turns})[:_SMOKE_CONVERSATIONS])
         turns, n_folds = tuple(turn for turn in turns if turn.group in few), _SMOKE_FOLDS
     names = ", ".join(path.name for path in (*answered.data, *answered.lengths))
-    return cross_fit(
+    model = cross_fit(
         make,
         turns,
         n_folds=n_folds,
@@ -120,6 +121,25 @@ def train_length(
         },
         progress=progress,
     )
+    found = {"accuracy": _held_out_accuracy(model, turns), "domain": _ranges(turns)}
+    return replace(model, facts={**model.facts, **found})
+
+
+def _held_out_accuracy(model: LengthModel, turns: Sequence[Turn]) -> dict[str, float]:
+    """Return the mean absolute error in tokens, and the share of answers inside their interval."""
+    sums = ratio_scores(Truth.of(turns), model.held_out(turns))
+    mae, coverage = (float(sums[name][0].sum() / sums[name][1].sum()) for name in ("mae", "coverage"))
+    return {"mae_tokens": round(mae, 5), "coverage": round(coverage, 5), "interval_level": INTERVAL}
+
+
+def _ranges(turns: Sequence[Turn]) -> dict[str, list[int]]:
+    """Return the least and most of what was learnt from: tokens, and messages before an answer."""
+    axes = {
+        "prompt_tokens": [turn.prompt_tokens for turn in turns],
+        "response_tokens": [turn.response_tokens for turn in turns],
+        "messages": [len(turn.messages) for turn in turns],
+    }
+    return {name: [min(values), max(values)] for name, values in axes.items()}
 
 
 def summarise_lengths(folder: Path, model: LengthModel) -> dict[str, object]:
@@ -162,6 +182,8 @@ def judge_lengths(
 ) -> Judged:
     """Let models predict answers: those that they have learnt from out of fold, others as new.
 
+    Answers that are neither, to conversations that a model has learnt other answers of, are left out.
+
     Parameters
     ----------
     answered : Answered
@@ -171,12 +193,12 @@ def judge_lengths(
     Raises
     ------
     DataError
-        If a file is wrong, or answers are neither new nor held out.
+        If a file is wrong, or all answers are neither new nor held out.
     """
-    table = read_answered(answered)
+    table, notes = _judgeable(read_answered(answered), [model for _, model in models])
     kinds = Counter(model.name for _, model in models)
     names = [model.name if kinds[model.name] == 1 else str(folder) for folder, model in models]
-    predicted, notes = {}, []
+    predicted = {}
     for name, (_, model) in zip(names, models, strict=True):
         predicted[name] = model.held_out(table.turns)
         known = int((model.out_of_fold.rows(table.turns) >= 0).sum())
@@ -193,6 +215,24 @@ def judge_lengths(
         )
     folds = np.array([fold_of(turn.group, DEFAULT_FOLDS) for turn in table.turns])
     return Judged(table, predicted, folds, tuple(notes))
+
+
+def _judgeable(table: TurnTable, models: Sequence[LengthModel]) -> tuple[TurnTable, list[str]]:
+    """Leave out the answers that are neither new to a model nor held out, with a note of how many."""
+    judgeable = np.ones(len(table.turns), dtype=np.bool_)
+    for model in models:
+        known = np.array([group_key(turn.group) in model.groups for turn in table.turns])
+        judgeable &= (model.out_of_fold.rows(table.turns) >= 0) | ~known
+    kept = [table.turns[row] for row in np.flatnonzero(judgeable).tolist()]
+    left_out = len(table.turns) - len(kept)
+    # Of none left, the model itself says what is wrong.
+    if not left_out or not kept:
+        return table, []
+    note = (
+        f"{left_out:,} of {len(table.turns):,} answers are left out: their conversations were learnt from, "
+        "they themselves were not, so they are neither new nor held out."
+    )
+    return replace(table, turns=tuple(kept)), [note]
 
 
 def check_length_folder(folder: Path) -> None:

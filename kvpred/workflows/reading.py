@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from kvpred.data.profiles import Profile
 from kvpred.data.runs import Run, read_runs
 from kvpred.data.store import find_profiles, read_profile
 from kvpred.errors import DataError, KvpredError, UsageError
 from kvpred.hardware import get_device
+from kvpred.hardware.engine_specs import engine_key
 from kvpred.methods import get_method, list_methods
 from kvpred.models import get_model
+
+_FINDERS: Mapping[str, Callable[[str], object]] = MappingProxyType(
+    {"model": get_model, "device": get_device, "engine": engine_key}
+)
 
 
 def read_measured_runs(
@@ -24,6 +30,8 @@ def read_measured_runs(
     pool_labels: bool = False,
 ) -> list[Run]:
     """Read runs whose methods and parameters are all known; arguments are those of `read_runs`.
+
+    Models, devices and engines have the names of the catalogues, however they are spelt.
 
     Raises
     ------
@@ -43,16 +51,36 @@ def read_measured_runs(
     for spec in sorted({run.method_params for run in runs}):
         with blamed_on(paths, column="method", value=spec):
             get_method(spec)
-    return runs
+    return _renamed(runs)
 
 
 def _canonical(kind: str, name: str) -> str:
-    """Return the catalogue's name of a model or device, however it is spelt; others stay as they are."""
+    """Return the one name of a model, device or engine, however it is spelt; unknown ones stay."""
     with suppress(KvpredError):
         if kind == "model":
             return get_model(name).name
         if kind == "device":
             return get_device(name).name
+        return engine_key(name)
+    return name
+
+
+def _renamed(runs: Sequence[Run]) -> list[Run]:
+    """Give models, devices and engines their catalogue's names, so that spellings of one are one."""
+    spelt = {(kind, str(getattr(run, kind))) for run in runs for kind in _FINDERS}
+    names = {(kind, name): _catalogued(kind, name) for kind, name in spelt}
+    return [
+        run.model_copy(update={kind: names[kind, str(getattr(run, kind))] for kind in _FINDERS})
+        for run in runs
+    ]
+
+
+def _catalogued(kind: str, name: str) -> str:
+    """Return the name under which the very same is found again; of a file, its path."""
+    canonical = _canonical(kind, name)
+    with suppress(KvpredError):
+        if _FINDERS[kind](canonical) == _FINDERS[kind](name):
+            return canonical
     return name
 
 

@@ -29,13 +29,16 @@ class Swept:
         estimate.
     reasons : mapping of str to int
         Cells without estimate, by reason.
-    dropped : int
-        Cells left out because their basis is too weak.
+    dropped : mapping of str to int
+        Cells left out because their basis is too weak, by what they are of.
+    unfit : mapping of str to int
+        Cells that do not fit in memory, by method; those left out count too.
     """
 
     columns: Mapping[str, list[Any]]
     reasons: Mapping[str, int]
-    dropped: int
+    dropped: Mapping[str, int]
+    unfit: Mapping[str, int]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -80,7 +83,8 @@ def run_sweep(sweep: Sweep, predictor: Predictor, *, min_basis: str | None = Non
     n_cells, weakest = grid[0].size, BASES.index(min_basis) if min_basis else len(BASES)
     blocks: list[dict[str, list[Any]]] = []
     failures: list[KvpredError] = []
-    dropped = 0
+    dropped: Counter[str] = Counter()
+    unfit: Counter[str] = Counter()
     for place in sweep.places():
         try:
             found = predict(predictor=predictor, **place, **request, **options)
@@ -91,8 +95,10 @@ def run_sweep(sweep: Sweep, predictor: Predictor, *, min_basis: str | None = Non
             known = place | {"method": compression.name, "method_params": compression.spec} | request
             blocks.append(_block(known | {"reason": str(error)}, n_cells))
             continue
+        if not found.fits.all():
+            unfit[found.method_params] += int(np.count_nonzero(~found.fits))
         if BASES.index(found.basis) > weakest:
-            dropped += n_cells
+            dropped[_named(found)] += n_cells
         else:
             blocks.append(_block(dict(_flat(found)), n_cells))
     estimated = [block for block in blocks if "reason" not in block]
@@ -109,7 +115,14 @@ def run_sweep(sweep: Sweep, predictor: Predictor, *, min_basis: str | None = Non
         name: list(chain.from_iterable(block.get(name, empty) for block in blocks))
         for name in (*estimated[0], "reason")
     }
-    return Swept(columns, reasons, dropped)
+    return Swept(columns, reasons, dropped, unfit)
+
+
+def _named(found: Estimate) -> str:
+    """Say what the cells of one place are of, and on which basis."""
+    devices = found.device if found.tp == 1 else f"{found.tp} x {found.device}"
+    where = f"{found.model} on {devices} with {found.engine}"
+    return f"{found.method_params} for {where}, whose basis is {found.basis}"
 
 
 def _flat(found: Estimate) -> Iterator[tuple[str, Any]]:

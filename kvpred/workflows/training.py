@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from kvpred.data.files import check_replaceable
 from kvpred.data.profiles import Profile
 from kvpred.data.runs import Run
 from kvpred.data.sites import pool_sites
+from kvpred.data.store import MANIFEST
 from kvpred.errors import DataError, UsageError
-from kvpred.hardware import get_device, get_engine_spec
+from kvpred.hardware import get_device, measured_engine
 from kvpred.hardware.host import HOST_CPU
 from kvpred.methods import BASELINE
 from kvpred.models import get_model
@@ -21,6 +24,15 @@ from kvpred.predictors.estimate import DEFAULT_ENGINE
 from kvpred.predictors.predictor import Predictor, fit_predictor
 from kvpred.predictors.scaling import Place
 from kvpred.workflows.reading import blamed_on, read_measured_runs, read_profiles
+
+# What a profile's tables say of the model, and the model's own numbers.
+_ARCHITECTURE = {
+    "n_embd": "hidden_size",
+    "n_head": "n_q_heads",
+    "n_q_head": "n_q_heads",
+    "n_kv_head": "n_kv_heads",
+    "n_expanded_embd": "intermediate_size",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,7 @@ def train(
     DataError, UsageError
         If the files are wrong, contradict each other, or are too few for a fit.
     """
-    _check_names(measured)
+    measured = _checked(measured)
     profiles = read_profiles(
         measured.profiles, device=measured.device, model=measured.model, method=measured.method
     )
@@ -89,7 +101,7 @@ def train(
     with blamed_on(measured.runs):
         sites = pool_sites(runs)
         place = place_of(first)
-        get_engine_spec(first.engine)
+        engine = measured_engine(first.engine).name
     progress(f"{len(runs)} runs at {len(sites)} sites; fitting and holding sites out")
     if moved := int(sites.moved.sum()):
         progress(f"{moved} decode runs labelled 65 tokens longer were taken for their nominal length")
@@ -98,8 +110,8 @@ def train(
         predictor = fit_predictor(
             sites,
             place=place,
-            engine=first.engine,
-            provenance=provenance or provenance_of(place, measured, f"{len(runs)} runs under {first.engine}"),
+            engine=engine,
+            provenance=provenance or provenance_of(place, measured, f"{len(runs)} runs under {engine}"),
             profiles=steps,
         )
     if label is None:
@@ -127,14 +139,18 @@ def check_bundle_folder(folder: Path) -> None:
     check_replaceable(folder, ours=FILES)
 
 
-def _check_names(measured: Measurements) -> None:
-    """Refuse unknown names among the options, before files are read that might be blamed for them."""
+def _checked(measured: Measurements) -> Measurements:
+    """Refuse unknown names among the options, before files are read that might be blamed for them.
+
+    The engine gets its one name, however it is spelt.
+    """
     if measured.model is not None:
         get_model(measured.model)
     if measured.device is not None:
         get_device(measured.device)
-    if measured.engine is not None:
-        get_engine_spec(measured.engine)
+    if measured.engine is None:
+        return measured
+    return replace(measured, engine=measured_engine(measured.engine).name)
 
 
 def _from_profiles(
@@ -158,17 +174,40 @@ def _from_profiles(
     return predictor_of_profile(
         profiles,
         place=place,
-        engine=measured.engine or DEFAULT_ENGINE,
+        engine=measured.engine or _engine_of_all(profiles),
         provenance=provenance
         or provenance_of(place, measured, f"operator profiles of {len(profiles)} methods"),
         kind=regressor,
     )
 
 
+def _engine_of_all(profiles: Sequence[Profile]) -> str:
+    """Return the engine that the profiles' manifests name; the usual one where none names any.
+
+    Raises
+    ------
+    DataError
+        If they name several.
+    """
+    engines = sorted({engine for profile in profiles if (engine := _engine_of(profile)) is not None})
+    if len(engines) > 1:
+        raise DataError(f"the profiles are of {' and '.join(engines)}: give those of one, or say --engine")
+    return engines[0] if engines else DEFAULT_ENGINE
+
+
 def _engine_of_steps(profiles: Sequence[Profile]) -> str | None:
     """Return the engine whose whole steps all the profiles hold, or None if there is no such engine."""
-    engines = {p.manifest.engine if p.manifest is not None and p.steps else None for p in profiles}
+    engines = {_engine_of(profile) if profile.steps else None for profile in profiles}
     return engines.pop() if len(engines) == 1 else None
+
+
+def _engine_of(profile: Profile) -> str | None:
+    """Return the engine that a profile's manifest names, or None."""
+    if profile.manifest is None or profile.manifest.engine is None:
+        return None
+    files = [profile.path / MANIFEST] if profile.path is not None else []
+    with blamed_on(files, column="engine", value=profile.manifest.engine):
+        return measured_engine(profile.manifest.engine).name
 
 
 def _from_steps(
@@ -221,9 +260,30 @@ def profiled_operators(profiles: Sequence[Profile], place: Place, regressor: str
 
 def _place(profiles: Sequence[Profile], tp: int) -> Place:
     places = {Place(get_model(profile.model), get_device(profile.device), tp) for profile in profiles}
+    for profile in profiles:
+        _check_model(profile)
     if len(places) > 1:
         raise DataError(f"the profiles are of {len(places)} models or devices; give those of one")
     return places.pop()
+
+
+def _check_model(profile: Profile) -> None:
+    """Refuse the tables of another model than the profile is said to be of.
+
+    The vocabulary is left out: Vidur's own profiles of LLaMA-2 count 32,768 where the model has 32,000.
+    """
+    model = get_model(profile.model)
+    for name, table in profile.tables().items():
+        for column, field in _ARCHITECTURE.items():
+            values, expected = table.get(column, np.zeros(0)), getattr(model, field)
+            others = values[values != expected]
+            if others.size:
+                raise DataError(
+                    f"the profile is of another model: {model.name} has {expected}",
+                    path=profile.path / f"{name}.csv" if profile.path is not None else None,
+                    column=column,
+                    value=int(others[0]),
+                )
 
 
 def read_runs_of_baseline(measured: Measurements) -> list[Run]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import kvpred
 from kvpred.data.sites import pool_sites
 from kvpred.errors import DataError, NotCoveredError, UsageError
-from kvpred.evaluation.accuracy import evaluate, judge
+from kvpred.evaluation.accuracy import COMPARISON_SPLIT, evaluate, judge
+from kvpred.evaluation.accuracy_report import AccuracyReport
 from kvpred.evaluation.few_shot import few_shot
 from kvpred.evaluation.profile_accuracy import ProfileAccuracy, judge_profiles
 from kvpred.evaluation.published import published_scoring
 from kvpred.evaluation.validation import Validation
 from kvpred.predictors.bundle import load
-from kvpred.predictors.crossval import SPLITS, check_level
+from kvpred.predictors.crossval import SITE_BY_SITE, SPLITS, check_level
 from kvpred.predictors.operators.evaluate import HeldOutError, evaluate_operators
 from kvpred.predictors.predictor import Predictor
 from kvpred.workflows.reading import blamed_on, read_measured_runs, read_profiles
@@ -64,18 +66,22 @@ def validate(
             f"{path} rests on operator profiles alone: there are no runs in it to hold out; give --runs"
         )
     progress(f"holding out sites of {path.name}: {len(predictor.sites)} sites in {len(SPLITS)} ways")
-    report = evaluate(predictor.sites, level=level, seed=seed, profiles=predictor.profiles)
+    report = _held_out(predictor, level=level, seed=seed)
     progress("learning each method anew from few sites")
+    learnt = scoring = None
     try:
         learnt = few_shot(predictor.sites, level=level, seed=seed)
     except UsageError as error:
         progress(f"left out the few-shot part: {error}")
-        learnt = None
+    try:
+        scoring = published_scoring(predictor.sites)
+    except UsageError as error:
+        progress(f"left out the published scoring: {error}")
     return Validation(
         name=path.name,
         report=report,
         few_shot=learnt,
-        published=published_scoring(predictor.sites),
+        published=scoring,
         labels={
             name.removeprefix("label ").removesuffix(" alone"): values
             for name, values in predictor.accuracy.items()
@@ -83,6 +89,19 @@ def validate(
         },
         notes=(f"Measured: {predictor.provenance}.", *_label_notes(predictor), *_profile_notes(predictor)),
     )
+
+
+def _held_out(predictor: Predictor, *, level: float, seed: int) -> AccuracyReport:
+    """Hold whole lengths and batch sizes out, and where the sites are too few for either, each by itself."""
+
+    def report(splits: Sequence[str]) -> AccuracyReport:
+        return evaluate(predictor.sites, splits=splits, level=level, seed=seed, profiles=predictor.profiles)
+
+    with suppress(UsageError):
+        found = report(SPLITS)
+        if any(split.split != COMPARISON_SPLIT for split in found.splits):
+            return found
+    return report((SITE_BY_SITE, *SPLITS))
 
 
 def validate_profile(

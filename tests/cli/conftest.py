@@ -118,6 +118,7 @@ def _attention(rng: np.random.Generator, factor: float) -> Columns:
     bsz, chunk, cached = np.array(prefill + decode).T
     columns: Columns = {name: np.full(len(bsz), 32) for name in SCHEMAS["attention"].integers}
     columns |= {
+        "n_embd": np.full(len(bsz), 4096),
         "num_tensor_parallel_workers": np.ones(len(bsz), dtype=np.int64),
         "batch_size": bsz,
         "prefill_chunk_size": chunk,
@@ -138,6 +139,8 @@ def _mlp(rng: np.random.Generator) -> Columns:
     tokens = np.array([1, 2, 4, 8, 64, 256, 1024, 4096])
     columns: Columns = {name: np.full(len(tokens), 32) for name in SCHEMAS["mlp"].integers}
     columns |= {
+        "n_embd": np.full(len(tokens), 4096),
+        "n_expanded_embd": np.full(len(tokens), 11008),
         "num_tensor_parallel_workers": np.ones(len(tokens), dtype=np.int64),
         "num_tokens": tokens,
         "use_gated_mlp": np.full(len(tokens), True),

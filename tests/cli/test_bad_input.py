@@ -140,7 +140,7 @@ BAD_RUNS: dict[str, tuple[Callable[[str], str | bytes], list[str]]] = {
     "two devices": (lambda text: _cell(text, "device", "a100"), ["2 devices", "a100"]),
     "unknown model": (lambda text: text.replace("llama-2-7b", "lama"), ["'lama'"]),
     "unknown device": (lambda text: text.replace("a6000", "b200"), ["'b200'"]),
-    "unknown engine": (lambda text: text.replace("lmdeploy", "house"), ["'house'"]),
+    "unknown engine": (lambda text: text.replace("lmdeploy", "lmdeplo"), ["'lmdeplo'"]),
     "contradiction": (_contradicted, ["disagree", "fp16 prefill", "bsz 1", "prompt_len 256", "0.5"]),
     "no fp16": (lambda text: _only(text, ",kivi,"), ["no runs of fp16"]),
     "one stage": (lambda text: _only(text, ",prefill,"), ["no decode runs"]),
@@ -220,7 +220,7 @@ def test_nothing_to_learn_from_is_a_usage_error(cli: Cli, tmp_path: Path) -> Non
     [
         (("--device", "b200"), ["b200"]),
         (("--model", "lama"), ["lama"]),
-        (("--engine", "house"), ["house"]),
+        (("--engine", "lmdeplo"), ["lmdeplo"]),
         (("--regressor", "tree"), ["tree", "physics"]),
     ],
 )

@@ -146,6 +146,14 @@ def test_what_does_not_fit_is_said_and_refused_if_strict(cli: Cli) -> None:
     assert "does not fit: fp16" in strict.err
 
 
+def test_what_fits_is_not_refused_for_rounding(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    lengths = [f"{n},{100 + n},{10 + n}" for n in range(49)]
+    path.write_text("\n".join(["arrived_at_s,prompt_tokens,output_tokens", *lengths]) + "\n")
+    done = cli("cost", *ASKED, "--trace", path, "--method", "fp16", "--strict", "--format", "json")
+    assert (done.code, done.objects[0]["fits_share"]) == (0, 1.0), done.err
+
+
 @pytest.mark.parametrize(
     ("given", "code", "said"),
     [

@@ -22,6 +22,22 @@ def test_the_nearest_come_first_with_what_differs(cli: Cli) -> None:
     assert all(row["source_url"].startswith("https://") for row in found.objects)
 
 
+@pytest.mark.parametrize(
+    ("name", "published", "ours"),
+    [
+        ("engine", "llama.cpp", "llamacpp"),
+        ("engine", "HF transformers", "transformers"),
+        ("device", "RTX 4090 24GB", "rtx-4090"),
+        ("model", "Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+    ],
+)
+def test_names_may_be_as_published(cli: Cli, name: str, published: str, ours: str) -> None:
+    asked = ("evidence", "--method", "kv-int8", "--format", "json")
+    one, other = (cli(*asked, f"--{name}", spelling) for spelling in (published, ours))
+    assert (one.code, one.err) == (0, other.err)
+    assert one.objects == other.objects
+
+
 def test_what_nobody_measured_shows_the_nearest_and_says_so(cli: Cli) -> None:
     found = cli("evidence", "--method", "snapkv", "--engine", "sglang", "--limit", 2, "--format", "json")
     assert (found.code, len(found.objects)) == (0, 2)

@@ -79,3 +79,51 @@ def test_an_export_into_its_own_store_leaves_the_store_alone(
     answer = cli("export", kept, "--output", tmp_path / "own")
     assert (answer.code, answer.out) == (2, "")
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+
+
+NETWORK = (
+    "num_workers,devices_per_node,size,collective,time_stats.all_reduce.median\n2,2,2048,all_reduce,0.01\n"
+)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """Times of communication as Vidur names their folder."""
+    folder = tmp_path / "vidur" / "network" / "a100_dgx"
+    folder.mkdir(parents=True)
+    (folder / "all_reduce.csv").write_text(NETWORK)
+    return folder
+
+
+def test_times_of_communication_are_stored_for_a_device(cli: Cli, network: Path, tmp_path: Path) -> None:
+    answer = cli("import", network, "--device", "a100", "--output", tmp_path / "s", "--format", "json")
+    stored = tmp_path / "s" / "network" / "a100" / "all_reduce.csv"
+    assert (answer.code, answer.objects) == (0, [{"written": str(stored)}])
+    assert stored.read_text() == NETWORK
+
+
+def test_times_of_communication_are_of_no_method(cli: Cli, network: Path, tmp_path: Path) -> None:
+    answer = cli("import", network, "--method", "fp16", "--output", tmp_path / "s")
+    assert (answer.code, answer.out) == (2, "")
+    assert "leave --model and --method out" in answer.err
+    (network / "all_reduce.csv").write_text(NETWORK.replace("0.01", "fast"))
+    assert cli("import", network, "--output", tmp_path / "s").code == 3
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_imported_profile_leaves_as_much_unknown_as_before(
+    cli: Cli, fp16_profile: Path, tmp_path: Path
+) -> None:
+    cli("export", fp16_profile, "--output", tmp_path / "vidur")
+    source = tmp_path / "vidur" / "compute" / "a6000" / "llama-2-7b"
+    assert cli("import", source, "--method", "fp16", "--output", tmp_path / "s").code == 0
+    intervals = []
+    for number, options in enumerate([(source, "--method", "fp16"), (tmp_path / "s",)]):
+        bundle = tmp_path / f"b{number}"
+        assert cli("train", "--profile", *options, "--output", bundle).code == 0
+        (row,) = cli(
+            "predict", "--predictor", bundle, "--bsz", 4, "--prompt-len", 1024, "--method", "fp16",
+            "--format", "json",
+        ).objects  # fmt: skip
+        intervals.append(row["interval"]["tpot_s"])
+    assert intervals[0] == intervals[1]

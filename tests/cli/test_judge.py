@@ -182,6 +182,7 @@ def test_an_audit_of_honest_runs_finds_nothing(cli: Cli, measured: Path) -> None
     answer = cli("audit", measured, "--format", "json")
     assert (answer.code, answer.objects) == (0, [])
     assert answer.err.endswith("kvpred: nothing found\n")
+    assert cli("audit", measured, "--format", "csv").out == "check,severity,subject,message\n"
 
 
 def test_an_audit_of_runs_without_any_slope_is_still_json(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import kvpred
 from kvpred._version import __version__
 from kvpred.cli.know import EXTRAS
 
@@ -50,6 +51,17 @@ def test_predictors_describes_the_packaged_one_and_those_given(cli: Cli, trained
     assert (packaged["sites"], packaged["runs"]) == (190, 663)
     assert (own["sites"], own["runs"], own["methods"]) == (96, 192, ["fp16", "h2o", "kivi"])
     assert own["accuracy_held_out_lengths"] > 0.95
+
+
+def test_predictors_describes_bundles_of_lengths_too(cli: Cli) -> None:
+    packaged, lengths = cli("predictors", kvpred.PACKAGED_LENGTHS, "--format", "json").objects
+    assert (packaged["kind"], packaged["answers"]) == ("throughput", None)
+    assert (lengths["kind"], lengths["predictor"], lengths["methods"]) == ("length", "lightgbm", ["fp16"])
+    assert (lengths["answers"], lengths["conversations"], lengths["sites"]) == (2618, 741, None)
+    table = cli("predictors", kvpred.PACKAGED_LENGTHS)
+    assert (table.code, table.err) == (0, "")
+    assert "2618" in table.out
+    assert "answers" not in cli("predictors").out
 
 
 def test_doctor_names_what_is_missing(cli: Cli) -> None:

@@ -98,6 +98,8 @@ def test_risk_says_whether_the_task_type_tells_what_breaks(cli: Cli, shared_data
     assert (whole["benign"], whole["broken"], record["method"]) == (1691, 102, "kivi 4bits")
     refused = cli(*asked, "--definition", "artifact")
     assert refused.code == 2 and "--risk" in refused.err
+    (row,) = cli(*asked, "--format", "csv").rows
+    assert json.loads(row["shares"]) == record["shares"]
 
 
 @pytest.mark.parametrize("suffix", ["json", "csv"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Callable
@@ -84,3 +86,15 @@ def test_a_number_that_is_not_finite_is_null_in_json(capsys: pytest.CaptureFixtu
 def test_csv_flattens_pairs_and_objects(capsys: pytest.CaptureFixture[str]) -> None:
     emit([{"a": {"b": [1, 2]}, "names": ["x", "y"], "d": None}], Format.csv, lambda width: "")
     assert capsys.readouterr().out == "a.b.low,a.b.high,names,d\n1,2,x; y,\n"
+
+
+def test_csv_writes_objects_in_a_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    emit([{"shares": [{"task": "code", "low": math.nan}, {"task": "all"}]}], Format.csv, lambda width: "")
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert json.loads(row["shares"]) == [{"task": "code", "low": None}, {"task": "all"}]
+
+
+def test_csv_without_rows_is_the_header_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    emit([], Format.csv, lambda width: "", columns=("a", "b"))
+    emit([], Format.csv, lambda width: "")
+    assert capsys.readouterr().out == "a,b\n"

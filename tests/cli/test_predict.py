@@ -104,6 +104,20 @@ def test_a_model_and_a_device_may_be_files(cli: Cli, tmp_path: Path) -> None:
     assert row["kv_cache_bytes"] == pytest.approx(32 * (2048 + 255) * 4 * 2 * 2 * 64 * 2, rel=0.01)
 
 
+@pytest.mark.parametrize("command", ["predict", "memory"])
+def test_a_request_beyond_the_context_is_remarked_upon(cli: Cli, command: str) -> None:
+    within, beyond = (
+        cli(command, "--bsz", 1, "--prompt-len", 3840, "--output-len", length, "--format", "json")
+        for length in (256, 257)
+    )
+    assert (within.code, within.err, beyond.code) == (0, "", 0)
+    assert beyond.err == (
+        "kvpred: a prompt of 3,840 tokens and an answer of 257 exceed the context of 4,096 of llama-2-7b, "
+        "which as it is cannot serve them\n"
+    )
+    assert [set(row) for row in beyond.objects] == [set(row) for row in within.objects]
+
+
 def test_min_basis_names_what_it_leaves_out(cli: Cli) -> None:
     answer = cli("predict", *ASKED, "--min-basis", "calibrated", "--format", "json")
     kept = {row["method"] for row in answer.objects}

@@ -37,8 +37,9 @@ def test_an_error_becomes_the_exit_code() -> None:
     )
 
 
-def test_debug_shows_the_traceback() -> None:
-    asked = [*MODULE, "--debug", *REQUEST, "--tp", "3"]
+@pytest.mark.parametrize("place", [0, 1, len(REQUEST)])
+def test_debug_shows_the_traceback_wherever_it_is_given(place: int) -> None:
+    asked = [*MODULE, *REQUEST[:place], "--debug", *REQUEST[place:], "--tp", "3"]
     done = subprocess.run(asked, check=False, capture_output=True, encoding="utf-8")
     assert "Traceback" in done.stderr
     assert "UsageError: tp=3" in done.stderr

@@ -197,7 +197,8 @@ def test_from_a_sweep_to_a_prediction(cli: Cli, tmp_path: Path) -> None:
     """The way through the documentation, on two layers of a real model's shape."""
     grid, profiles, bundle = tmp_path / "small.toml", tmp_path / "profiles", tmp_path / "bundle"
     grid.write_text(SMALL)
-    measured = cli("profile", "--method", "h2o", "--grid", grid, "--layers", 2, "--output", profiles)
+    stack = ("--layers", 2, "--dtype", "float32")
+    measured = cli("profile", "--method", "h2o", "--grid", grid, *stack, "--output", profiles)
     assert measured.code == 0, measured.err
     assert len(find_profiles(profiles)) == 2
 

@@ -98,15 +98,36 @@ def test_weaker_bases_are_left_out(cli: Cli) -> None:
     sweep = "method=fp16|turboquant,bsz=1|2,prompt_len=512"
     done = cli("predict", "--sweep", sweep, "--min-basis", "calibrated", "--format", "csv")
     assert {row["method"] for row in done.rows} == {"fp16"}
-    assert "left out 2 cells" in done.err
+    assert (
+        "left out 2 cells of turboquant:bits=4 for llama-2-7b on a6000 with lmdeploy, whose basis is roofline"
+        in done.err
+    )
     none = cli("predict", "--sweep", "method=turboquant,bsz=1,prompt_len=512", "--min-basis", "calibrated")
     assert (none.code, none.out) == (4, "")
+
+
+def test_requests_beyond_a_models_context_are_remarked_upon(cli: Cli) -> None:
+    sweep = "model=llama-2-7b|llama-3.1-8b,method=fp16,bsz=1,prompt_len=512|8000"
+    done = cli("predict", "--sweep", sweep, "--format", "json")
+    assert (done.code, len(done.objects)) == (0, 4)
+    assert done.err.count("exceed the context of") == 1
+    assert (
+        "a prompt of 8,000 tokens and an answer of 256 exceed the context of 4,096 of llama-2-7b" in done.err
+    )
 
 
 def test_strict_fails_if_a_cell_does_not_fit(cli: Cli) -> None:
     done = cli("predict", "--sweep", "method=fp16,bsz=1|512,prompt_len=2048", "--strict")
     assert done.code == 5
-    assert "1 of 2 cells" in done.err
+    assert "1 of 2 cells do not fit: of fp16; " in done.err
+
+
+def test_strict_is_of_cells_that_were_left_out_too(cli: Cli) -> None:
+    sweep = "method=h2o|snapkv,bsz=40,prompt_len=512,output_len=3500"
+    done = cli("predict", "--sweep", sweep, "--min-basis", "calibrated", "--strict", "--format", "json")
+    assert {row["method"]: row["fits"] for row in done.objects} == {"h2o": True}
+    assert done.code == 5
+    assert "1 of 2 cells do not fit: of snapkv:budget=512,window=32,kernel=7;" in done.err
 
 
 def test_table_shows_the_first_rows(cli: Cli) -> None:

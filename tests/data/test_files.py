@@ -16,8 +16,8 @@ from kvpred.errors import DataError, UsageError
         (b"a,b\n", "only a header"),
         (b"a;b\n1;2\n", "delimiter"),
         (b"a\tb\n1\t2\n", "delimiter"),
-        ("a,b\n1,2\n".encode("utf-16"), "byte order mark"),
-        (b"\xef\xbb\xbfa,b\n1,2\n", "byte order mark"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16's byte order mark"),
+        (b"\xef\xbb\xbf \n", "empty"),
         ("a,b\n1,2\n".encode("utf-16-le"), "binary"),
         (b"a,b\n1,\0\n", "binary"),
         (b"a,b\n1,\xff\n", "line 2: not UTF-8"),
@@ -33,6 +33,12 @@ def test_broken_table_is_refused_with_file_and_reason(tmp_path: Path, content: b
     with pytest.raises(DataError, match=message) as caught:
         read_table(path)
     assert str(path) in str(caught.value)
+
+
+def test_the_mark_that_spreadsheets_begin_with_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"\xef\xbb\xbfa,b\n1,2\n")
+    assert read_table(path).columns == {"a": ("1",), "b": ("2",)}
 
 
 def test_missing_file_and_folder_are_told_apart(tmp_path: Path) -> None:

@@ -162,11 +162,11 @@ def test_written_manifest_is_read_back_the_same(tmp_path: Path) -> None:
 
 
 def test_manifest_that_does_not_say_how_it_was_timed_is_read(tmp_path: Path) -> None:
-    added = {"n_layers", "weights", "threads", "host", "roofline", "not_fitting"}
+    added = {"n_layers", "weights", "threads", "host", "roofline", "not_fitting", "cache_state"}
     older = {name: value for name, value in manifest().items() if name not in added}
     write_text(tmp_path / "manifest.json", json.dumps(older))
     read = read_manifest(tmp_path / "manifest.json")
-    assert (read.n_layers, read.threads, read.host) == (None, None, None)
+    assert (read.n_layers, read.threads, read.host, read.cache_state) == (None, None, None, None)
     assert (read.weights, read.roofline, read.not_fitting) == (None, {}, 0)
 
 

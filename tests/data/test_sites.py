@@ -116,3 +116,14 @@ def test_published_runs_pool_to_95_sites_per_stage(shared_data: Path) -> None:
     # 16 + 12 + 8 + 8 + 8 decode rows at bsz 1, and one at bsz 8.
     assert table.moved.sum() == 53
     assert np.nanmedian(table.spread) == pytest.approx(0.045, abs=0.01)
+
+
+def test_labels_of_several_models_say_how_to_pool_them() -> None:
+    with pytest.raises(UsageError, match=r"2 models \(a, b\).*--pool-labels"):
+        pool_sites([run(10, model="a", label="a"), run(10, model="b", label="b")])
+
+
+def test_runs_that_carry_no_labels_are_not_told_to_pool_any() -> None:
+    with pytest.raises(UsageError) as caught:
+        pool_sites([run(10, model="a"), run(10, model="b")])
+    assert str(caught.value) == "runs of 2 models (a, b): pool them one at a time"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from kvpred.data.collectives import read_collectives
 from kvpred.data.profiles import Columns, Manifest, Profile, format_profile_table
-from kvpred.data.store import export_vidur, find_profiles, read_profile, write_profile
+from kvpred.data.store import export_vidur, find_profiles, read_profile, write_network, write_profile
 from kvpred.errors import DataError, UsageError
 
 
@@ -148,3 +149,55 @@ def test_published_collectives_are_read(shared_data: Path) -> None:
         "all_reduce": 6958,
         "send_recv": 1988,
     }
+
+
+ALL_REDUCE = "num_workers,devices_per_node,size,collective,time_stats.all_reduce.median\n"
+
+
+def network(folder: Path, *, row: str = "2,2,8,all_reduce,0.1") -> Path:
+    """Write a table of one all-reduce into a folder."""
+    folder.mkdir(parents=True)
+    (folder / "all_reduce.csv").write_text(f"{ALL_REDUCE}{row}\n")
+    return folder
+
+
+def test_a_profile_knows_the_collectives_of_its_device_under_its_root(
+    tmp_path: Path, small_profile: Profile
+) -> None:
+    folder = write_profile(tmp_path, small_profile)
+    assert read_profile(folder).collectives == {}
+    network(tmp_path / "network" / "h100")
+    assert read_profile(folder).collectives == {}
+    network(tmp_path / "network" / "a6000")
+    assert read_profile(folder).collectives["all_reduce"].median_ms.tolist() == [0.1]
+
+
+def test_collectives_are_stored_as_they_are_for_a_device(tmp_path: Path) -> None:
+    source = network(tmp_path / "a100_dgx")
+    for device, name in ((None, "a100_dgx"), ("a100", "a100")):
+        folder = write_network(tmp_path / "store", source, device=device)
+        assert folder == tmp_path / "store" / "network" / name
+        assert [path.name for path in folder.iterdir()] == ["all_reduce.csv"]
+        assert (folder / "all_reduce.csv").read_bytes() == (source / "all_reduce.csv").read_bytes()
+
+
+def test_wrong_collectives_are_not_stored(tmp_path: Path) -> None:
+    source = network(tmp_path / "a100", row="2,2,8,all_reduce,0")
+    with pytest.raises(DataError, match="expected a positive time"):
+        write_network(tmp_path / "store", source)
+    with pytest.raises(UsageError, match="cannot name a folder"):
+        write_network(tmp_path / "store", source, device="../a100")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_manifest_claims_nothing_that_nobody_said(tmp_path: Path, small_profile: Profile) -> None:
+    folder = write_profile(tmp_path, small_profile)
+    written = json.loads((folder / "manifest.json").read_text())
+    assert written == {
+        "schema_version": 1, "model": "org/tiny", "device": "a6000",
+        "method": "kivi", "method_params": "kivi:bits=4",
+    }  # fmt: skip
+    read = read_profile(folder)
+    assert read.manifest is not None and read.manifest.cache_state is None
+    write_profile(tmp_path, read)
+    assert json.loads((folder / "manifest.json").read_text()) == written

@@ -313,6 +313,20 @@ def test_unknown_names_and_missing_baseline_are_noted() -> None:
     assert checks(audit_runs(compressed, LABELS, A6000)) == {"nothing-to-check"}
 
 
+def test_a_device_without_a_data_sheet_is_noted() -> None:
+    rng = np.random.default_rng(1)
+    runs = [run for label, spec in LABELS.items() for run in served(label, spec, rng=rng)]
+    bare = replace(A6000, name="abacus", memory_bandwidth_bytes_s=None, peak_flops_16bit=None)
+    with np.errstate(all="raise"):
+        (found,) = audit_runs(runs, LABELS, bare)
+    assert (found.check, found.severity, found.subject) == ("unknown-device", "note", "abacus")
+    assert found.message == (
+        "the memory bandwidth and peak FLOP/s of abacus are not known: no time is held against them."
+    )
+    slow_flops = audit_runs(runs, LABELS, replace(A6000, peak_flops_16bit=None))
+    assert [one.message.split(" of ")[0] for one in slow_flops] == ["the peak FLOP/s"]
+
+
 def test_few_runs_prove_nothing() -> None:
     runs = served("big", get_model("llama-2-7b"), rng=np.random.default_rng(1))[:4]
     assert "bandwidth-exceeded" not in checks(audit_runs(runs, {"big": get_model("llama-2-13b")}, A6000))

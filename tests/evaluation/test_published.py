@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kvpred.data.sites import SiteTable
+from kvpred.errors import UsageError
 from kvpred.evaluation.published import PublishedScoring, published_scoring
 
 
@@ -44,3 +45,21 @@ def test_mean_is_that_of_the_methods(scoring: PublishedScoring) -> None:
 
 def test_scoring_is_plain_json(scoring: PublishedScoring) -> None:
     assert len(json.loads(json.dumps(scoring.as_dict()))["definitions"]) == 4
+
+
+def test_definitions_that_the_sites_cannot_bear_are_left_out(packaged_sites: SiteTable) -> None:
+    large = published_scoring(packaged_sites.select(packaged_sites.bsz > 4))
+    assert [one.name for one in large.definitions] == ["in sample", "held out"]
+
+
+def test_what_cannot_be_held_out_is_named(packaged_sites: SiteTable) -> None:
+    one_batch = packaged_sites.select(packaged_sites.bsz == 4)
+    held_out = published_scoring(one_batch).definitions[-1]
+    assert held_out.name == "held out"
+    assert held_out.meaning.endswith("too few to hold out batches of decode, batches of prefill.")
+    assert held_out.n_sites == len(one_batch)
+
+
+def test_too_few_sites_for_any_definition_are_refused(packaged_sites: SiteTable) -> None:
+    with pytest.raises(UsageError, match="too few sites"):
+        published_scoring(packaged_sites.select(np.arange(2)))

@@ -27,7 +27,9 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_device_file_reads_as_written(file: Path) -> None:
     file.write_text(WHOLE)
-    assert get_device(str(file)) == DeviceSpec(
+    device = get_device(str(file))
+    assert device.source == "its data sheet"
+    assert device == DeviceSpec(
         name="b300",
         title="My B300",
         memory_bytes=288_000_000_000,
@@ -85,3 +87,17 @@ def test_a_device_file_that_no_parser_takes_is_bad_data(tmp_path: Path, text: st
     path.write_text(text)
     with pytest.raises(DataError, match=r"mine\.toml"):
         get_device(path)
+
+
+def test_a_copy_elsewhere_is_the_same_device_and_another_number_is_not(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.toml"
+    file.write_text('name = "box"\nmemory_bytes = 1000')
+    copy.write_text(file.read_text())
+    assert get_device(copy) == get_device(file)
+    copy.write_text(file.read_text() + "0")
+    assert get_device(copy) != get_device(file)
+
+
+def test_a_byte_order_mark_is_passed_over(file: Path) -> None:
+    file.write_text("\ufeff" + WHOLE)
+    assert get_device(file).name == "b300"

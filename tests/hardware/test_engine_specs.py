@@ -1,7 +1,9 @@
+import logging
+
 import pytest
 
 from kvpred.errors import UsageError
-from kvpred.hardware import get_engine_spec, list_engine_specs
+from kvpred.hardware import get_engine_spec, list_engine_specs, measured_engine
 
 
 def test_page_sizes_are_the_engines_defaults() -> None:
@@ -49,3 +51,33 @@ def test_every_engine_serves_16_bit_and_states_its_source(engine) -> None:
 def test_an_unknown_engine_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"'vlm' is not known\. Did you mean vllm\?"):
         get_engine_spec("vlm")
+
+
+@pytest.mark.parametrize(
+    "name", ["vlm", "lmdeplo", "openvyno", "llama.cpp", "two\nlines", "", "7", "our own"]
+)
+def test_a_slip_of_the_pen_is_no_other_engine(name: str) -> None:
+    with pytest.raises(UsageError, match="is not known"):
+        measured_engine(name)
+
+
+def test_an_engine_of_ones_own_is_taken_as_any_server_is_and_one_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        own = [measured_engine(name) for name in ("House-2.0", "house-2.0")]
+    any_server = get_engine_spec("openai")
+    assert get_engine_spec("HOUSE-2.0") == own[0]
+    assert {(spec.name, spec.block_tokens, spec.prefill_tokens) for spec in own} == {("house-2.0", 1, None)}
+    assert (own[0].reserve_bytes, own[0].methods) == (any_server.reserve_bytes, any_server.methods)
+    assert own[0].extra is None
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "nothing is known of the memory of the engine house-2.0"
+    ]
+
+
+@pytest.mark.parametrize("name", ["ollama", "vllm-cpu", "tensorrt-llm", "tgi", "exllamav2"])
+def test_only_what_was_measured_is_an_engine_outside_the_catalogue(name: str) -> None:
+    with pytest.raises(UsageError, match="is not known"):
+        get_engine_spec(name)
+    assert measured_engine(name).name == get_engine_spec(name).name == name

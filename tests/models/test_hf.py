@@ -233,3 +233,16 @@ def test_a_config_that_no_parser_takes_is_bad_data(tmp_path: Path, text: str) ->
     path.write_text(text)
     with pytest.raises(DataError, match=r"config\.json"):
         get_model(path)
+
+
+def test_a_copy_elsewhere_is_the_same_model_and_another_number_is_not(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    copy = write(tmp_path / "copy" / "my-model" / "config.json", LLAMA)
+    found = get_model(write(file, LLAMA))
+    assert (found, found.source) == (get_model(copy), str(file))
+    assert found != get_model(write(copy, {**LLAMA, "num_hidden_layers": 31}))
+
+
+def test_a_byte_order_mark_is_passed_over(file: Path) -> None:
+    write(file, "\ufeff" + json.dumps(LLAMA))
+    assert same_architecture(get_model(file), get_model("llama-3-8b"))

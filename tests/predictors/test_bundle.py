@@ -89,6 +89,22 @@ def test_an_unusual_form_is_kept(made_up: Predictor, tmp_path: Path, form: Stage
     assert again.fits["fp16"].coef.tolist() == coef.tolist()
 
 
+def test_a_bundle_states_its_basis_and_one_without_is_read_too(made_up: Predictor, tmp_path: Path) -> None:
+    save(made_up, tmp_path / "made")
+    path = tmp_path / "made" / "bundle.json"
+    index = json.loads(path.read_text())
+    assert index.pop("basis") == "calibrated"
+    path.write_text(json.dumps(index))
+    assert kvpred.load(changed(tmp_path / "made")).basis == "calibrated"
+
+
+def test_an_engine_that_was_saved_in_another_spelling_is_the_same(bundle: Path) -> None:
+    found = kvpred.predict(
+        method="fp16", bsz=1, prompt_len=1024, predictor=kvpred.load(changed(bundle, engine="LMDeploy"))
+    )
+    assert found.basis == "calibrated"
+
+
 def test_saving_twice_gives_the_same_bytes(made_up: Predictor, tmp_path: Path) -> None:
     save(made_up, tmp_path / "made")
     save(kvpred.load(tmp_path / "made"), tmp_path / "again")

@@ -33,7 +33,9 @@ def clock(method: str = "fp16", *, model: str = "llama-2-7b", device: str = "a60
 
 @pytest.mark.parametrize(("model", "device"), [("llama-2-7b", "a6000"), ("llama-3-8b", "a100")])
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("bsz", "prompt_len", "output_len"), [(1, 2048, 200), (8, 512, 1), (3, 100, 600)])
+@pytest.mark.parametrize(
+    ("bsz", "prompt_len", "output_len"), [(1, 2048, 200), (8, 512, 1), (3, 100, 600), (1000, 128, 20)]
+)
 def test_a_batch_of_equals_takes_what_is_predicted(
     method: str, model: str, device: str, bsz: int, prompt_len: int, output_len: int
 ) -> None:
@@ -63,6 +65,41 @@ def test_profiled_operators_tick_as_predicted(method: str) -> None:
 
     assert ticks.step_s([(0, 700)] * 4) == pytest.approx(predicted.ttft_s, rel=5e-3)
     assert ticks.step_s((), [(700, 700)] * 4) == pytest.approx(predicted.tpot_s, rel=5e-3)
+
+
+@pytest.mark.parametrize("method", ["fp16", "kv-int4"])
+def test_no_step_computes_faster_than_the_devices_peak(method: str) -> None:
+    place = Place(get_model("llama-3.1-8b"), get_device("a100"))
+    found = kvpred.predict(
+        method=method, bsz=[200, 1000, 4000], prompt_len=128, output_len=64,
+        model="llama-3.1-8b", device="a100",
+    )  # fmt: skip
+    least_s = found.bsz * place.model.linear_flops_per_token() / 312e12
+    assert (found.tpot_s >= least_s).all()
+    assert (found.interval["tpot_s"][0] >= least_s).all()
+    ticks = clock(method, model="llama-3.1-8b", device="a100")
+    assert ticks.step_s((), [(150, 128)] * 4000) >= least_s[-1]
+    # Decoding tokens are computed beside those of the prompt.
+    assert ticks.step_s([(0, 128)], [(150, 128)] * 4000) >= least_s[-1] * 4128 / 4000
+
+
+@pytest.mark.parametrize(("peak", "beyond"), [(1e12, True), (None, False)])
+def test_what_was_measured_counts_more_than_a_data_sheet(
+    made_up: Predictor, peak: float | None, beyond: bool
+) -> None:
+    """A device that is said to do 1 TFLOP/s did more; one that states no peak may."""
+    place = replace(made_up.place, device=replace(made_up.place.device, peak_flops_16bit=peak))
+    odd, method = replace(made_up, place=place), get_method("fp16")
+    ticks = clock_for(odd, method, place, "lmdeploy")
+    for bsz, inside in ((4, True), (1000, False)):
+        asked = {"method": "fp16", "bsz": bsz, "prompt_len": 512, "output_len": 1}
+        honest = kvpred.predict(**asked, predictor=made_up)
+        found = kvpred.predict(**asked, predictor=odd, device=place.device)
+        slower = beyond and not inside
+        assert found.in_domain is inside
+        assert (found.ttft_s > honest.ttft_s, found.tpot_s > honest.tpot_s) == (slower, slower)
+        assert ticks.step_s([(0, 512)] * bsz) == pytest.approx(found.ttft_s)
+        assert ticks.step_s((), [(512, 512)] * bsz) == pytest.approx(found.tpot_s)
 
 
 def test_joint_attention_meets_everything_that_a_step_reads() -> None:

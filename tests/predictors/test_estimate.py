@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from kvpred.errors import KvpredError, NotCoveredError, UsageError
 from kvpred.hardware import get_device
 from kvpred.methods import get_method, list_methods
 from kvpred.models import get_model
+from kvpred.predictors import estimate
 from kvpred.predictors.crossval import conformal_quantile
 from kvpred.predictors.estimate import Estimate
 from kvpred.predictors.memory import predict_memory
@@ -158,6 +160,18 @@ def test_narrow_integers_do_not_overflow() -> None:
 def test_an_estimate_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         predict().ttft_s = 0.0
+
+
+def test_the_package_tells_its_parameters_and_their_defaults() -> None:
+    package, module = (signature(one).parameters for one in (kvpred.predict, estimate.predict))
+    assert set(package) == set(module)
+    assert {name: one.default for name, one in package.items() if name != "predictor"} == {
+        name: one.default for name, one in module.items() if name != "predictor"
+    }
+    assert package["predictor"].default is None
+    assert list(package)[:9] == [
+        "method", "bsz", "prompt_len", "model", "device", "engine", "output_len", "tp", "predictor"
+    ]  # fmt: skip
 
 
 def test_estimates_have_every_promised_field() -> None:

@@ -13,8 +13,9 @@ from kvpred.errors import UsageError
 from kvpred.methods import get_method
 from kvpred.predictors.crossval import SPLITS
 from kvpred.predictors.greybox import STAGES
-from kvpred.predictors.predictor import Predictor, fit_predictor
+from kvpred.predictors.predictor import MOST_LOG_ERROR, Predictor, fit_predictor
 from kvpred.predictors.scaling import Place
+from kvpred.predictors.steps import FIELD_SPEEDUP
 
 MakeTable = Callable[..., SiteTable]
 H2O = get_method("h2o").spec
@@ -135,6 +136,37 @@ def test_without_held_out_sites_errors_are_taken_to_be_normal(
     low, high = found.interval["ttft_s"]
     error = predictor.stages["prefill"].fits.error("fp16", bsz=4, length=1000)
     assert np.log(high / low) == pytest.approx(2 * 1.6449 * error, rel=1e-4)
+
+
+def test_far_out_an_interval_is_as_wide_as_what_is_published_of_unknown_kernels(packaged: Predictor) -> None:
+    assert pytest.approx(-np.log(FIELD_SPEEDUP["decode"][0])) == MOST_LOG_ERROR
+    stage, places = packaged.stages["decode"], {"bsz": 2.0 ** np.arange(3, 17), "length": np.array([16.0])}
+    error = stage.fits.error("fp16", **places)
+    for level, share in ((0.5, 0.41), (0.9, 1.0), (0.99, 1.566)):
+        width = stage.log_half_width(error, **places, level=level)
+        assert np.all(np.diff(width) >= 0)
+        assert width[0] < 0.2 * width[-1]
+        # Quantiles of the normal distribution: 0.674, 1.645 and 2.576.
+        assert width[-1] == pytest.approx(share * MOST_LOG_ERROR, rel=1e-3)
+
+
+def test_sites_that_are_off_by_more_keep_their_interval(packaged: Predictor) -> None:
+    stage = packaged.stages["decode"]
+    vague = replace(stage, fits=replace(stage.fits, site_error=dict.fromkeys(stage.fits.site_error, 1.0)))
+    inside, far = {"bsz": 4, "length": 1024.0}, {"bsz": 2**16, "length": 16.0}
+    error, far_error = (vague.fits.error("fp16", **where) for where in (inside, far))
+    width = vague.log_half_width(error, **inside, level=0.9)
+    assert width == pytest.approx(vague.score(0.9) * error)
+    assert MOST_LOG_ERROR < width < vague.log_half_width(far_error, **far, level=0.9)
+
+
+def test_near_the_sites_an_interval_grows_as_its_error_and_the_octaves(packaged: Predictor) -> None:
+    stage = packaged.stages["decode"]
+    near = {"bsz": np.array([1, 8, 32]), "length": np.array([2048.0])}
+    error = stage.fits.error("fp16", **near)
+    octaves = np.array([0, 0, 2])
+    width = stage.log_half_width(error, **near, level=0.9)
+    assert width == pytest.approx(stage.score(0.9) * error * (1 + stage.growth_per_octave * octaves))
 
 
 def test_short_method_names_are_written_out(make_table: MakeTable, fit: Callable[..., Predictor]) -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kvpred.data.collectives import CollectiveTimes
 from kvpred.data.profiles import SCHEMAS, Columns, Manifest, Profile, time_column
 from kvpred.data.sites import SiteTable
-from kvpred.errors import DataError
+from kvpred.errors import DataError, NotCoveredError
+from kvpred.hardware import get_device
 from kvpred.predictors import bundle
 from kvpred.predictors.estimate import predict
 from kvpred.predictors.predictor import Predictor, fit_predictor
 from kvpred.predictors.profiled import ProfiledStep, predictor_of_profile, profiled_steps
-from kvpred.predictors.scaling import Place
+from kvpred.predictors.scaling import Place, transfer
 
 # A layer whose operators take, in ms: 0.01 + 0.001 a token each of two linear ones; attention 2e-6 a pair of
 # prompt tokens, and 0.02 + 1e-4 a sequence's cached token of a decode step.
@@ -27,7 +29,11 @@ def _linear_ms(tokens: float) -> float:
 
 
 def make_profile(
-    method: str = "fp16", *, decode_factor: float = 1.0, manifest: Manifest | None = None
+    method: str = "fp16",
+    *,
+    decode_factor: float = 1.0,
+    manifest: Manifest | None = None,
+    tp: int = 1,
 ) -> Profile:
     prefill = [(1, chunk, 0) for chunk in LENGTHS]
     decode = [(bsz, 0, kv_len) for bsz in BATCHES for kv_len in LENGTHS]
@@ -35,7 +41,7 @@ def make_profile(
     is_prefill = chunk > 0
     attention: Columns = {name: np.full(len(batch), 32) for name in SCHEMAS["attention"].integers}
     attention |= {
-        "num_tensor_parallel_workers": np.ones(len(batch), dtype=np.int64),
+        "num_tensor_parallel_workers": np.full(len(batch), tp),
         "batch_size": batch,
         "prefill_chunk_size": chunk,
         "kv_cache_size": kv_len,
@@ -48,7 +54,7 @@ def make_profile(
     }
     mlp: Columns = {name: np.full(len(TOKENS), 32) for name in SCHEMAS["mlp"].integers}
     mlp |= {
-        "num_tensor_parallel_workers": np.ones(len(TOKENS), dtype=np.int64),
+        "num_tensor_parallel_workers": np.full(len(TOKENS), tp),
         "num_tokens": np.array(TOKENS),
         "use_gated_mlp": np.array([True] * len(TOKENS)),
     }
@@ -174,3 +180,121 @@ def test_a_profile_transfers_by_bytes_and_flops(predictor: Predictor) -> None:
     )
     assert there.basis == "transferred"
     assert there.tpot_s == pytest.approx(here.tpot_s * 768 / 2039, rel=0.01)
+
+
+def test_a_profile_without_linear_layers_is_not_covered(here: Place) -> None:
+    without, elsewhere = replace(make_profile(), mlp={}), make_profile(tp=2)
+    mixed = replace(make_profile(), mlp=elsewhere.mlp)
+    for profiles in ([without], [mixed], [without, make_profile("kivi:bits=4")]):
+        with pytest.raises(NotCoveredError, match="no linear layers"):
+            predictor_of_profile(profiles, place=here, engine="lmdeploy", provenance="made by hand")
+
+
+@pytest.mark.parametrize("stage", ["prefill", "decode"])
+def test_a_profile_without_a_stages_attention_is_not_covered(here: Place, stage: str) -> None:
+    profile = make_profile()
+    rows = profile.attention["is_prefill"] == (stage != "prefill")
+    half = replace(profile, attention={name: values[rows] for name, values in profile.attention.items()})
+    for lacking in (half, replace(profile, attention={})):
+        with pytest.raises(NotCoveredError, match="no attention of"):
+            predictor_of_profile([lacking], place=here, engine="lmdeploy", provenance="made by hand")
+
+
+# Devices that share the work
+
+
+def _times(predictor: Predictor, **asked: object) -> np.ndarray:
+    found = _request(predictor, **asked)
+    return np.array([found["ttft_s"], found["tpot_s"]])
+
+
+def _shared(profile: Profile, place: Place) -> Predictor:
+    return predictor_of_profile([profile], place=place, engine="lmdeploy", provenance="made by hand")
+
+
+def _measured(num_workers: int) -> dict[str, CollectiveTimes]:
+    """All-reduces of so many devices, which take 1 ms and 1 ms per 2**20 bytes."""
+    sizes = 2 ** np.arange(11, 26)
+    workers = np.full(len(sizes), num_workers)
+    return {"all_reduce": CollectiveTimes(workers, workers, sizes, 1.0 + sizes / 2**20)}
+
+
+@pytest.fixture(scope="module")
+def two(here: Place) -> Place:
+    return replace(here, tp=2)
+
+
+def test_two_devices_pay_the_links_all_reduces_on_top_of_their_operators(
+    predictor: Predictor, here: Place, two: Place, tmp_path: Path
+) -> None:
+    # The same operators, said to be those of each of two devices.
+    pair = _shared(make_profile(tp=2), two)
+    fixed_s, token_s = two.all_reduce_s()
+    added = _times(pair, tp=2) - _times(predictor)
+    assert added == pytest.approx([fixed_s + token_s * 4 * 512, fixed_s + token_s * 4], rel=1e-6)
+    bundle.save(pair, tmp_path / "bundle")
+    assert _request(bundle.load(tmp_path / "bundle"), tp=2) == _request(pair, tp=2)
+
+
+def test_measured_all_reduces_count_instead_of_the_data_sheets(predictor: Predictor, two: Place) -> None:
+    pair = _shared(replace(make_profile(tp=2), collectives=_measured(2)), two)
+    added = _times(pair, tp=2) - _times(predictor)
+    # 64 of them, each of 2 x 4096 bytes per token.
+    expected = [64e-3 * (1 + tokens * 8192 / 2**20) for tokens in (4 * 512, 4)]
+    assert added == pytest.approx(expected, rel=2e-3)
+
+
+def test_all_reduces_of_another_number_of_devices_do_not_count(two: Place) -> None:
+    pair, four = (
+        _shared(replace(make_profile(tp=2), collectives=found), two) for found in ({}, _measured(4))
+    )
+    assert _times(four, tp=2).tolist() == _times(pair, tp=2).tolist()
+
+
+def test_a_device_of_which_no_link_is_known_needs_measured_all_reduces(two: Place) -> None:
+    lone = replace(two, device=replace(two.device, link=None))
+    with pytest.raises(NotCoveredError, match="network/DEVICE/all_reduce"):
+        _shared(make_profile(tp=2), lone)
+    pair = _shared(replace(make_profile(tp=2), collectives=_measured(2)), lone)
+    assert _times(pair, tp=2, device=lone.device).min() > 64e-3
+
+
+def test_a_profile_of_one_device_is_halved_for_two_and_pays_their_all_reduces(
+    predictor: Predictor, here: Place, two: Place
+) -> None:
+    fixed_s, token_s = two.all_reduce_s()
+    fits = {stage: predictor.stages[stage].fits for stage in ("prefill", "decode")}
+    layers = here.model.n_layers
+    for stage, tokens, linear in (
+        ("prefill", 4 * 512, two.token_s / here.token_s),
+        ("decode", 4, two.weights_s / here.weights_s),
+    ):
+        fit = transfer(fits[stage], here, two).fits["fp16"]
+        found = fit.form.profile.device_s(stage, bsz=np.array([4.0]), length=np.array([512.0]))[0]
+        expected_s = linear * layers * 2 * _linear_ms(tokens) / 1e3 + fixed_s + token_s * tokens
+        assert fit.coef[0] == 0.0
+        assert fit.coef[1] * found[0] == pytest.approx(expected_s, rel=0.01)
+
+
+@pytest.mark.parametrize("measured", [{}, _measured(2)])
+@pytest.mark.parametrize("stage", ["prefill", "decode"])
+def test_carrying_a_profile_of_two_devices_to_the_same_place_changes_nothing(
+    two: Place, measured: dict[str, CollectiveTimes], stage: str
+) -> None:
+    fits = _shared(replace(make_profile(tp=2), collectives=measured), two).stages[stage].fits
+    at = {"bsz": [1, 4, 16], "length": [16, 1024, 30_000]}
+    same = transfer(fits, two, two)
+    np.testing.assert_allclose(same.fits["fp16"].times(**at), fits.fits["fp16"].times(**at), rtol=1e-12)
+
+
+def test_measured_all_reduces_go_by_the_data_sheets_of_both_devices(two: Place) -> None:
+    pair = _shared(replace(make_profile(tp=2), collectives=_measured(2)), two)
+    there = replace(two, device=get_device("a100"))
+    at = {"bsz": np.array([4.0]), "length": np.array([512.0])}
+    fit = transfer(pair.stages["decode"].fits, two, there).fits["fp16"]
+    (fixed_here_s, token_here_s), (fixed_s, token_s) = two.all_reduce_s(), there.all_reduce_s()
+    sheets = (fixed_s + token_s * 4) / (fixed_here_s + token_here_s * 4)
+    linear_s = two.model.n_layers * 2 * _linear_ms(4) / 1e3 * there.weights_s / two.weights_s
+    expected_s = linear_s + sheets * 64e-3 * (1 + 4 * 8192 / 2**20)
+    found_s = fit.coef[1] * fit.form.profile.device_s("decode", **at)[0, 0]
+    assert found_s == pytest.approx(expected_s, rel=0.01)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import kvpred
 from kvpred.data.limits import Limit, parse_limits
 from kvpred.hardware import get_engine_spec
-from kvpred.methods import get_method
+from kvpred.methods import get_method, list_methods
 from kvpred.predictors.batches import Batches
 from kvpred.predictors.cheapest import rank
 from kvpred.predictors.length.outputs import REFERENCE, OutputShift
@@ -116,7 +116,37 @@ def test_the_ranking_is_by_expected_cost_and_chances_add_up(packaged: Predictor)
     fp16 = next(one.standing for one in found if one.method.name == "fp16")
     assert fp16 is not None
     assert fp16.vs_fp16 == (1.0, 1.0, 1.0)
-    assert fp16.usd_per_request == pytest.approx(tried(packaged, "fp16").best.usd_per_request)  # type: ignore[union-attr]
+    predicted = tried(packaged, "fp16").best
+    assert predicted is not None
+    # Steps that are as often a few percent slower as faster: hardly more in the mean.
+    assert fp16.usd_per_request == pytest.approx(predicted.usd_per_request, rel=0.003)
+
+
+def test_far_outside_what_was_measured_no_cost_runs_away(packaged: Predictor) -> None:
+    free = replace(TERMS, limits=(), bsz_max=1024)
+    short = Batches.draw(np.array([32]), np.array([32]), bsz_max=1024, seed=0)
+    names = [method.name for method in list_methods()]
+    found = ranked(packaged, [tried(packaged, name, free, drawn=short) for name in names], free)
+    more = {}
+    for one in found:
+        assert one.standing is not None and one.best is not None and one.standing.vs_fp16 is not None
+        assert not one.best.in_domain
+        more[one.method.name] = one.standing.usd_per_request / one.best.usd_per_request
+    # exp of a normal distribution with 90 % within MOST_LOG_ERROR has the mean 1.33; kernels may be slow too.
+    assert max(more.values()) < 2
+    # KIVI has runs of its own, so that what fp16 is off by does not make it dearer.
+    assert more["kivi"] < more["fp16"] < more["kv-int8"]
+
+
+def test_methods_without_runs_err_as_fp16_does(packaged: Predictor) -> None:
+    free = replace(TERMS, limits=(), bsz_max=1024)
+    short = Batches.draw(np.array([32]), np.array([32]), bsz_max=1024, seed=0)
+    found = ranked(packaged, [tried(packaged, name, free, drawn=short) for name in ("fp16", "kv-int8")], free)
+    bare = next(one.standing for one in found if one.method.name == "kv-int8")
+    assert bare is not None and bare.vs_fp16 is not None
+    _, low, high = bare.vs_fp16
+    # The published range, and nothing for what fp16 itself may be off by.
+    assert 1 / 1.54 - 0.05 < low < high < 1 / 0.29 + 0.05
 
 
 def test_one_method_alone_is_surely_the_cheapest(packaged: Predictor) -> None:

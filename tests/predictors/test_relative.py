@@ -12,8 +12,9 @@ from kvpred.data.sites import SiteTable
 from kvpred.hardware import get_device
 from kvpred.methods import get_method, list_methods
 from kvpred.models import get_model
+from kvpred.predictors.calibration import mean_attended
 from kvpred.predictors.greybox import STAGES, Array
-from kvpred.predictors.predictor import Predictor, fit_predictor
+from kvpred.predictors.predictor import MOST_LOG_ERROR, Predictor, fit_predictor
 from kvpred.predictors.profiled import predictor_of_profile
 from kvpred.predictors.relative import Yardstick, relative_times
 from kvpred.predictors.scaling import Place
@@ -159,6 +160,36 @@ def test_other_batches_are_compared_with_their_own_times(packaged: Predictor) ->
     )
     assert found["decode"].ratio[0].item() == pytest.approx(large.tpot_s / small.tpot_s)
     assert found["prefill"].ratio[0].item() == pytest.approx(large.ttft_s / small.ttft_s)
+
+
+def test_fp16s_doubt_is_its_own_and_of_what_is_reckoned_from_it(packaged: Predictor) -> None:
+    far = query(256, 32, 32)
+    yardstick = Yardstick.at(packaged, packaged.place, "lmdeploy", query=query(8, 2048, 256))
+
+    def doubt(method: str) -> tuple[float, ...]:
+        found = yardstick.doubts(get_method(method), far)["decode"]
+        return found.faster.item(), found.slower.item(), found.as_fp16.item()
+
+    def width(method: str) -> float:
+        stage, name = packaged.stages["decode"], get_method(method).spec
+        attended = mean_attended(name, prompt_len=32, output_len=32)
+        error = stage.fits.error(name, bsz=256, length=attended)
+        return stage.log_half_width(error, bsz=256, length=far.mean_kv_len, level=0.9).item()
+
+    assert doubt("fp16") == (0, 0, pytest.approx(width("fp16")))
+    assert doubt("kivi") == (pytest.approx(width("kivi")), pytest.approx(width("kivi")), 0)
+    assert width("fp16") > 3 * width("kivi")
+    faster, slower, as_fp16 = doubt("kv-int8")
+    assert as_fp16 == pytest.approx(width("fp16"))
+    slowest, fastest = FIELD_SPEEDUP["decode"]
+    assert faster + slower == pytest.approx(np.log(fastest / slowest))
+
+
+def test_ratios_far_out_stay_within_bounds(packaged: Predictor) -> None:
+    _, low, high = relative_times(
+        packaged, get_method("h2o"), packaged.place, "lmdeploy", query=query(4096, 16, 16)
+    )["decode"]
+    assert np.log(high / low).item() <= 2 * np.sqrt(2) * MOST_LOG_ERROR
 
 
 def test_the_same_batches_given_twice_change_nothing(packaged: Predictor) -> None:

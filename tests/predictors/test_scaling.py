@@ -33,6 +33,30 @@ def test_carrying_to_the_same_place_changes_nothing(packaged: Predictor, stage: 
         np.testing.assert_allclose(same.fits[method].covariance, fit.covariance, rtol=1e-12)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+@given(fixed_s=st.just(0.0) | st.floats(1e-9, 0.2), token_s=st.just(0.0) | st.floats(1e-9, 1e-3))
+def test_carrying_what_two_devices_took_to_the_same_place_changes_nothing(
+    packaged: Predictor, stage: str, fixed_s: float, token_s: float
+) -> None:
+    fits, two = packaged.stages[stage].fits, Place(LLAMA, A6000, tp=2)
+    odd = replace(fits.fits["fp16"], coef=np.array([fixed_s, token_s, 1e-6]))
+    same = transfer(replace(fits, fits={**fits.fits, "odd": odd}), two, two)
+    for method, fit in {**fits.fits, "odd": odd}.items():
+        np.testing.assert_allclose(same.fits[method].coef, fit.coef, rtol=1e-12, atol=1e-18)
+        np.testing.assert_allclose(same.fits[method].covariance, fit.covariance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_there_and_back_again_all_reduces_count_once(packaged: Predictor, stage: str) -> None:
+    fits, one, two = packaged.stages[stage].fits, packaged.place, Place(LLAMA, A6000, tp=2)
+    there = transfer(fits, one, two)
+    four = Place(LLAMA, A6000, tp=4)
+    assert transfer(there, two, four).fits["fp16"].coef[1] == pytest.approx(
+        transfer(fits, one, four).fits["fp16"].coef[1]
+    )
+    assert transfer(there, two, one).fits["fp16"].coef[1] == pytest.approx(fits.fits["fp16"].coef[1])
+
+
 def test_all_reading_of_the_cache_scales_with_its_bytes(packaged: Predictor) -> None:
     fits = packaged.stages["decode"].fits
     form = StageForm("decode", crowded=True)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,3 +49,11 @@ def test_sheets_fill_every_column(evaluated: Any, make: Any) -> None:
 )
 def test_few_shot_sheets_cover_every_number_of_sites(evaluated: Any, make: Any) -> None:
     assert {row[0] for row in make(evaluated.few_shot).rows} == {0, 1, 2}
+
+
+def test_a_definition_without_a_method_shows_a_dash(evaluated: Any) -> None:
+    whole, *others = evaluated.published.definitions
+    few = replace(others[0], by_method={"fp16": 0.9})
+    sheet = sheets.published_sheet(replace(evaluated.published, definitions=(few, whole)))
+    assert sheet.columns == sheets.published_sheet(evaluated.published).columns
+    assert sheet.shown()[0][2:4] == ["90.0", "–"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,30 @@ def test_a_models_other_spellings_contradict_no_argument(tmp_path: Path) -> None
 def test_another_model_does(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contradicts --model llama-3-8b"):
         read_measured_runs([_table(tmp_path, "fp16")], model="llama-3-8b")
+
+
+def test_an_engines_other_spellings_contradict_no_argument(tmp_path: Path) -> None:
+    path = _table(tmp_path, "fp16")
+    path.write_text(path.read_text().replace("lmdeploy", "LMDeploy"))
+    assert read_measured_runs([path])[0].engine == "lmdeploy"
+    assert read_measured_runs([path], engine="LmDeploy")[0].engine == "lmdeploy"
+
+
+def test_two_spellings_of_one_name_are_one(tmp_path: Path) -> None:
+    path = _table(tmp_path, "fp16")
+    row = path.read_text().splitlines()[1]
+    other = row.replace("llama-2-7b", "meta-llama/Llama-2-7b-hf").replace("a6000", "A6000")
+    path.write_text(path.read_text() + other + "\n")
+    runs = read_measured_runs([path])
+    assert [(run.model, run.device) for run in runs] == [("llama-2-7b", "a6000")] * 2
+
+
+def test_a_model_from_a_file_keeps_its_path_though_it_is_named_as_another(tmp_path: Path) -> None:
+    folder = tmp_path / "llama-2-7b"
+    folder.mkdir()
+    config = {
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
+        "num_hidden_layers": 2, "vocab_size": 100, "max_position_embeddings": 512,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_measured_runs([_table(tmp_path, "fp16")], model=str(folder))[0].model == str(folder)

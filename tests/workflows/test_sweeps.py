@@ -52,7 +52,7 @@ def test_rows_come_place_by_place_and_request_by_request(packaged: Predictor) ->
     swept = run_sweep(parse("method=fp16|h2o,bsz=1|2,prompt_len=256|512"), packaged)
     rows = list(zip(*(swept.columns[key] for key in ("method", "bsz", "prompt_len")), strict=True))
     assert rows == [(m, b, p) for m in ("fp16", "h2o") for b in (1, 2) for p in (256, 512)]
-    assert (len(swept), swept.reasons, swept.dropped) == (8, {}, 0)
+    assert (len(swept), swept.reasons, swept.dropped, swept.unfit) == (8, {}, {}, {})
 
 
 def test_break_even_axes_are_even_in_octaves_and_end_where_asked() -> None:

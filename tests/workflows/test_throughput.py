@@ -40,7 +40,7 @@ def test_engines_of_several_tables_stand_side_by_side(tmp_path: Path) -> None:
 def test_settings_are_named_by_what_differs(table: Path) -> None:
     runs = [make_run(host="lab"), make_run(host="desk"), make_run(device="a100", host="lab")]
     assert list(_views(table, runs).names.values()) == [
-        "openvino on a100 (lab)",
+        "openvino on a100-80gb (lab)",
         "openvino on host-cpu (desk)",
         "openvino on host-cpu (lab)",
     ]

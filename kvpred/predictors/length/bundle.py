@@ -18,6 +18,10 @@ from kvpred.predictors.sealed import INDEX, opened, seal
 KIND = "length"
 _PREDICTOR, _OUT_OF_FOLD = "predictor", "out_of_fold.csv"
 FILES = (INDEX, _PREDICTOR, _OUT_OF_FOLD)
+# Every model is learnt from answers served with the method that it states.
+_BASIS = "calibrated"
+# Facts that a bundle states of its own: what held-out answers showed, and the ranges learnt from.
+_STATED = ("accuracy", "domain")
 # Where each kind of predictor lives: the torch ones are imported only when one is opened.
 _CLASSES = {
     "lightgbm": ("fast", "FastPredictor"),
@@ -47,11 +51,15 @@ def save(model: LengthModel, folder: Path | str) -> None:
             held_out.predicted.mean,
         )
         write_predictions(draft / _OUT_OF_FOLD, found, levels=LEVELS.tolist())
+        facts = dict(model.facts)
+        stated = {name: facts.pop(name) for name in _STATED if name in facts}
         index = {
             "predictor": model.name,
             "method_params": model.method_params,
             "provenance": model.provenance,
-            "facts": dict(model.facts),
+            "basis": _BASIS,
+            **stated,
+            "facts": facts,
             "read_at": model.recalibration.read_at.tolist(),
             "mean_factor": model.recalibration.mean_factor,
             "groups": sorted(model.groups),
@@ -91,5 +99,5 @@ def _from_index(root: Path, index: dict[str, Any]) -> LengthModel:
         groups=frozenset(index["groups"]),
         provenance=str(index["provenance"]),
         method_params=str(index["method_params"]),
-        facts=index["facts"],
+        facts=index["facts"] | {name: index[name] for name in _STATED if name in index},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,21 @@ def test_a_bundle_predicts_what_the_model_did(saved: Path, model: LengthModel, t
     np.testing.assert_array_equal(opened.distributions(asked).quantiles, model.distributions(asked).quantiles)
     np.testing.assert_allclose(opened.held_out(turns).mean, model.held_out(turns).mean, atol=0.1)
     assert (opened.groups, opened.provenance) == (model.groups, model.provenance)
+
+
+def test_a_bundle_states_what_it_rests_on(model: LengthModel, tmp_path: Path) -> None:
+    facts = {"answers": 3, "accuracy": {"mae_tokens": 50.0}, "domain": {"prompt_tokens": [1, 9]}}
+    bundle.save(replace(model, facts=facts), tmp_path / "lengths")
+    index = json.loads((tmp_path / "lengths" / "bundle.json").read_text())
+    assert (index["basis"], index["facts"]) == ("calibrated", {"answers": 3})
+    assert (index["accuracy"], index["domain"]) == (facts["accuracy"], facts["domain"])
+    assert bundle.load(tmp_path / "lengths").facts == facts
+
+
+def test_a_bundle_without_them_is_read_too(saved: Path) -> None:
+    index = json.loads((saved / "bundle.json").read_text())
+    assert "accuracy" not in index and "domain" not in index
+    assert bundle.load(saved).facts == {}
 
 
 def test_nothing_that_was_said_is_in_a_bundle(saved: Path, turns: list[Turn]) -> None:
