@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -207,8 +206,10 @@ def measured_engine(name: str) -> EngineSpec:
     key = engine_key(name)
     unlisted = key not in _CATALOGUE and key not in _MEASURED
     if unlisted and _ENGINE_LIKE.fullmatch(key) and not get_close_matches(key, _CATALOGUE, 1, _MISSPELT):
+        import logging  # costs milliseconds: only where there is something to say
+
         logging.getLogger("kvpred").warning(
-            "nothing is known of the memory of the engine %s: an unpaged cache, whole prompts at once and a "
+            "kvpred: nothing is known of the memory of the engine %s: an unpaged cache, whole prompts at once and a "
             "reserve of 1 GiB are assumed",
             key,
         )
