@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kvpred.data.arrivals import KINDS, arrivals
 from kvpred.data.serving_sample import N_REQUESTS
 from kvpred.data.tokenizers import ESTIMATED
-from kvpred.data.traces import Trace, read_trace
+from kvpred.data.traces import Trace, check_qps, read_trace
 from kvpred.errors import DataError, UsageError
 from kvpred.workflows.drawing import LENGTHS, draw_requests
 
@@ -157,6 +157,8 @@ def _alike(request: WorkloadRequest) -> Trace:
 
 
 def _timed(trace: Trace, request: WorkloadRequest, *, required: bool) -> Trace:
+    if request.qps is not None:
+        check_qps(request.qps)
     own = request.trace is not None
     kind = request.arrivals or (None if own else KINDS[0])
     if kind is None:

@@ -104,7 +104,8 @@ def test_predicted_lengths_are_drawn_by_the_seed(talks: Path) -> None:
     ("request_", "message"),
     [
         (WorkloadRequest(), "--qps is missing"),
-        (WorkloadRequest(qps=-1.0), "requests per second"),
+        (WorkloadRequest(qps=-1.0), "-1 requests per second: give a positive number"),
+        (WorkloadRequest(qps=float("nan")), "nan requests per second: give a positive number"),
         (WorkloadRequest(qps=1.0, arrivals="now"), "--arrivals 'now' is not known"),
         (WorkloadRequest(qps=1.0, n_requests=0), "--requests 0"),
         (WorkloadRequest(qps=1.0, output_len=0), "--output-len 0"),
