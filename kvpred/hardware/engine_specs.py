@@ -209,8 +209,8 @@ def measured_engine(name: str) -> EngineSpec:
         import logging  # costs milliseconds: only where there is something to say
 
         logging.getLogger("kvpred").warning(
-            "kvpred: nothing is known of the memory of the engine %s: an unpaged cache, whole prompts at once "
-            "and a reserve of 1 GiB are assumed",
+            "kvpred: nothing is known of the memory of the engine %s: an unpaged cache, whole prompts at "
+            "once and a reserve of 1 GiB are assumed",
             key,
         )
         source = "not known: assumed as of any server"
