@@ -76,8 +76,8 @@ class StepClock:
     prefill: StageFits
     decode: StageFits
     fit_of: str
-    peak_s: tuple[float, float] = (0.0, 0.0)
-    domains: Mapping[str, Domain] = field(default_factory=dict)
+    peak_s: tuple[float, float]
+    domains: Mapping[str, Domain]
     _reads: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
     _prompt_extra: dict[int, float] = field(default_factory=dict)
     _device: dict[tuple[str, float, int], tuple[float, float]] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import log
 from statistics import NormalDist
 
 import numpy as np
@@ -33,16 +34,16 @@ from kvpred.predictors.crossval import (
 )
 from kvpred.predictors.domain import Domain
 from kvpred.predictors.greybox import STAGES, Array
-from kvpred.predictors.scaling import Place
+from kvpred.predictors.scaling import FIELD_SPEEDUP, Place, at_level
 
 # Splits whose scores make the intervals.
 _SCORED = (SITE_BY_SITE, "lengths", "batches")
 
 # The most that a fit is said to be off by either way, at level 0.9, however far from its sites: as much as
-# published kernels fall short of 16-bit ones (`kvpred.predictors.steps.FIELD_SPEEDUP`), which is said of
+# published kernels fall short of 16-bit ones (`kvpred.predictors.scaling.FIELD_SPEEDUP`), which is said of
 # methods without any runs. A relative error above its own size tells that nothing is known there; a wider
 # interval would not tell more.
-MOST_LOG_ERROR = np.log(1 / 0.29)
+MOST_LOG_ERROR = -log(FIELD_SPEEDUP["decode"][0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,9 @@ class StageCalibration:
 
         Where measured sites themselves are off by as much, twice that is the most.
         """
-        quantile = NormalDist().inv_cdf
-        most = MOST_LOG_ERROR * quantile((1 + level) / 2) / quantile(0.95)
         measured = self.score(level) * max(self.fits.site_error.values())
-        return np.asarray(np.minimum(log_half_width, max(most, 2.0 * measured)))
+        most = max(at_level(MOST_LOG_ERROR, level), 2.0 * measured)
+        return np.asarray(np.minimum(log_half_width, most))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from kvpred.predictors.scaling import Place
 from kvpred.predictors.steps import Query, coverage
 
 # Level of the intervals that tell what a prediction may be off by: that of the published range, which holds
-# whatever level is asked for (`kvpred.predictors.steps.FIELD_SPEEDUP`).
+# whatever level is asked for (`kvpred.predictors.scaling.FIELD_SPEEDUP`).
 ERROR_LEVEL = 0.9
 
 

@@ -12,10 +12,9 @@ from kvpred.methods import BASELINE, Method, get_method
 from kvpred.predictors.calibration import StageFits, mean_attended
 from kvpred.predictors.greybox import STAGES, Array
 from kvpred.predictors.predictor import Predictor
-from kvpred.predictors.scaling import Place, host_share, transfer
+from kvpred.predictors.scaling import FIELD_SPEEDUP, Place, host_share, transfer
 from kvpred.predictors.steps import (
     ENGINE_DOUBT,
-    FIELD_SPEEDUP,
     HOST_DOUBT,
     PROFILED_SHARE,
     Coverage,

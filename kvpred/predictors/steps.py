@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +11,17 @@ from kvpred.methods import BASELINE, Method, get_method
 from kvpred.predictors.calibration import StageFits, mean_attended
 from kvpred.predictors.greybox import ATTENTION, Array, StageForm
 from kvpred.predictors.predictor import Predictor
-from kvpred.predictors.scaling import TRANSFER_LOG_ERROR, Place, host_share, split_fixed, transfer
+from kvpred.predictors.scaling import (
+    FIELD_SPEEDUP,
+    TRANSFER_LOG_ERROR,
+    Place,
+    at_level,
+    host_share,
+    split_fixed,
+    transfer,
+)
 
 BASES = ("calibrated", "profiled", "transferred", "roofline")
-
-# Speed of compressed against 16-bit caches in published measurements (25 sources for decode, 19 for prefill;
-# each source weighs the same): 5th and 95th percentile. Read on 2026-11 from public issues, pull requests and
-# docs of vLLM, SGLang, LMDeploy, TensorRT-LLM, llama.cpp, MLX, ExLlama and others.
-FIELD_SPEEDUP = {"decode": (0.29, 1.54), "prefill": (0.72, 1.48)}
 
 # What profiled operators add up to of a real step, at least: timed one by one with warm caches, and in place.
 # Measured on a CPU with a real stack of layers; no GPU profile with runs beside it was at hand.
@@ -139,7 +141,7 @@ def step_times(
     slower = 1.0 if fitted else _unprofiled_share(fits.fits[name].form, stage)
     if not (known.same_place and known.same_engine):
         doubt = HOST_DOUBT if known.same_engine else ENGINE_DOUBT
-        extra = _at_level(TRANSFER_LOG_ERROR, level)
+        extra = at_level(TRANSFER_LOG_ERROR, level)
         width = np.sqrt(width**2 + extra**2) + doubt * host_share(fits, name, place, times=time_s)
     low_s, high_s = time_s * np.exp(-width), slower * time_s * np.exp(width)
     if not known.measured:
@@ -176,12 +178,6 @@ def _length(stage: str, method: Method, query: Query) -> Array:
 def _unprofiled_share(form: StageForm, stage: str) -> float:
     """Return how many times longer a step may take than its profiled operators."""
     return 1.0 / PROFILED_SHARE[stage, form.profile is not None and form.profile.cold]
-
-
-def _at_level(log_error_90: float, level: float) -> float:
-    """Rescale a 90 % error bound to another level as a normal distribution would."""
-    quantile = NormalDist().inv_cdf
-    return log_error_90 * quantile((1 + level) / 2) / quantile(0.95)
 
 
 def _ideal_difference_s(

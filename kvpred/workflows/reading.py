@@ -57,11 +57,8 @@ def read_measured_runs(
 def _canonical(kind: str, name: str) -> str:
     """Return the one name of a model, device or engine, however it is spelt; unknown ones stay."""
     with suppress(KvpredError):
-        if kind == "model":
-            return get_model(name).name
-        if kind == "device":
-            return get_device(name).name
-        return engine_key(name)
+        found = _FINDERS[kind](name)
+        return str(getattr(found, "name", found))
     return name
 
 

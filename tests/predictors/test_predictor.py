@@ -14,8 +14,7 @@ from kvpred.methods import get_method
 from kvpred.predictors.crossval import SPLITS
 from kvpred.predictors.greybox import STAGES
 from kvpred.predictors.predictor import MOST_LOG_ERROR, Predictor, fit_predictor
-from kvpred.predictors.scaling import Place
-from kvpred.predictors.steps import FIELD_SPEEDUP
+from kvpred.predictors.scaling import FIELD_SPEEDUP, Place
 
 MakeTable = Callable[..., SiteTable]
 H2O = get_method("h2o").spec

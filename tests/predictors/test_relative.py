@@ -17,8 +17,8 @@ from kvpred.predictors.greybox import STAGES, Array
 from kvpred.predictors.predictor import MOST_LOG_ERROR, Predictor, fit_predictor
 from kvpred.predictors.profiled import predictor_of_profile
 from kvpred.predictors.relative import Yardstick, relative_times
-from kvpred.predictors.scaling import Place
-from kvpred.predictors.steps import FIELD_SPEEDUP, Query
+from kvpred.predictors.scaling import FIELD_SPEEDUP, Place
+from kvpred.predictors.steps import Query
 from tests.predictors.test_profiled import make_profile
 
 ALL = [method.name for method in list_methods()]

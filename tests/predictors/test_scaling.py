@@ -57,22 +57,16 @@ def test_there_and_back_again_all_reduces_count_once(packaged: Predictor, stage:
     assert transfer(there, two, one).fits["fp16"].coef[1] == pytest.approx(fits.fits["fp16"].coef[1])
 
 
-def test_all_reading_of_the_cache_scales_with_its_bytes(packaged: Predictor) -> None:
+@pytest.mark.parametrize("more", [{"crowded": True}, {"batched": True}])
+def test_all_reading_of_cache_and_weights_scales_with_its_bytes(
+    packaged: Predictor, more: dict[str, bool]
+) -> None:
     fits = packaged.stages["decode"].fits
-    form = StageForm("decode", crowded=True)
+    form = StageForm("decode", **more)
     fit = StageFit(form, np.array([0.03, 2e-4, 8e-7, 4e-7]), np.zeros((4, 4)))
     slower = replace(A6000, memory_bandwidth_bytes_s=A6000.memory_bandwidth_bytes_s / 2)
     carried = transfer(replace(fits, form=form, fits={"fp16": fit}), packaged.place, Place(LLAMA, slower))
     np.testing.assert_allclose(carried.fits["fp16"].coef[2:], 2 * fit.coef[2:])
-
-
-def test_what_a_batch_adds_scales_with_the_weights(packaged: Predictor) -> None:
-    fits = packaged.stages["decode"].fits
-    form = StageForm("decode", batched=True)
-    fit = StageFit(form, np.array([0.03, 2e-4, 8e-7, 4e-3]), np.zeros((4, 4)))
-    slower = replace(A6000, memory_bandwidth_bytes_s=A6000.memory_bandwidth_bytes_s / 2)
-    carried = transfer(replace(fits, form=form, fits={"fp16": fit}), packaged.place, Place(LLAMA, slower))
-    assert carried.fits["fp16"].coef[3] == pytest.approx(2 * fit.coef[3])
 
 
 @given(fixed_s=st.just(0.0) | st.floats(1e-9, 0.1))
